@@ -1,0 +1,71 @@
+package topology
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/posthornhq/posthorn/pkg/event"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// Router returns the consumer of EVENTS that all brokers share. It begins at
+// sequence from; 0 is the stream's first.
+func Router(from uint64) jetstream.ConsumerConfig {
+	c := jetstream.ConsumerConfig{
+		Durable:     ConsumerRouter,
+		Description: "Matches every accepted event with the subscriptions and queues its deliveries.",
+		AckPolicy:   jetstream.AckExplicitPolicy,
+		// A batch of routing takes milliseconds; what a dead broker held comes
+		// back after this.
+		AckWait:       30 * time.Second,
+		MaxDeliver:    -1, // routing is never given up
+		MaxAckPending: 20_000,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		Metadata:      map[string]string{"posthorn.reader": "services/broker"},
+	}
+	if from > 0 {
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	}
+	return c
+}
+
+// Advisories returns the consumer of ADVISORIES that all dispatchers share.
+func Advisories() jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable:       ConsumerAdvisories,
+		Description:   "Turns deliveries that the server gave up into dead letters.",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       30 * time.Second,
+		MaxDeliver:    -1,
+		MaxAckPending: 1_000,
+		FilterSubject: "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + StreamDeliveries + ".*",
+		Metadata:      map[string]string{"posthorn.reader": "services/dispatcher"},
+	}
+}
+
+// Lane returns the consumer of DELIVERIES for a policy and priority, shared by
+// all dispatchers. The schedule of retries goes through delayed naks, since
+// BackOff on a consumer would replace AckWait and be added to them; describe
+// shows it to operators as metadata.
+func Lane(policy string, p event.Priority, maxDeliver int, ackWait time.Duration, describe map[string]string) jetstream.ConsumerConfig {
+	meta := map[string]string{"posthorn.reader": "services/dispatcher", "posthorn.policy": policy}
+	for k, v := range describe {
+		meta[k] = v
+	}
+	return jetstream.ConsumerConfig{
+		Durable:       LaneConsumer(policy, p),
+		Description:   "Deliveries of policy " + policy + " with " + p.String() + " priority.",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    maxDeliver,
+		FilterSubject: LaneFilter(policy, p),
+		// Those that wait for their next try are pending too, and must not stop
+		// the ones behind them.
+		MaxAckPending: 1_000_000,
+		MaxWaiting:    2_048,
+		Metadata:      meta,
+	}
+}

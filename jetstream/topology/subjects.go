@@ -1,0 +1,176 @@
+package topology
+
+import (
+	"hash/fnv"
+	"strings"
+
+	"github.com/posthornhq/posthorn/pkg/event"
+)
+
+// Names of the streams. A KV bucket b is the stream KV_<b>, an object store o
+// the stream OBJ_<o>.
+const (
+	StreamEvents      = "EVENTS"
+	StreamDeliveries  = "DELIVERIES"
+	StreamAttempts    = "ATTEMPTS"
+	StreamDeadLetters = "DEADLETTERS"
+	StreamRejections  = "REJECTIONS"
+	StreamAdvisories  = "ADVISORIES"
+	StreamAudit       = "AUDIT"
+
+	BucketEvents   = "events"
+	BucketConfig   = "config"
+	BucketSchemas  = "schemas"
+	BucketSecrets  = "secrets"
+	BucketIdentity = "identity"
+	BucketDedup    = "dedup"
+
+	ObjectsPayloads = "payloads"
+)
+
+// Names of the durable consumers that are not made per policy.
+const (
+	// ConsumerRouter of EVENTS is the router, shared by all brokers.
+	ConsumerRouter = "router"
+	// ConsumerAdvisories of ADVISORIES turns deliveries that the server gave up
+	// into dead letters, shared by all dispatchers.
+	ConsumerAdvisories = "undertaker"
+)
+
+// Headers of messages on EVENTS and DELIVERIES.
+const (
+	HeaderType     = "Posthorn-Type"
+	HeaderSource   = "Posthorn-Source"
+	HeaderTenant   = "Posthorn-Tenant"
+	HeaderContext  = "Posthorn-Context"
+	HeaderSchema   = "Posthorn-Schema"   // version, when the data was validated
+	HeaderRevision = "Posthorn-Revision" // of the event in KV bucket events
+	HeaderPayload  = "Posthorn-Payload"  // "object" when the data is in the object store
+	HeaderRound    = "Posthorn-Round"    // of a delivery, when it is not the first
+	HeaderTrace    = "traceparent"       // W3C trace context
+)
+
+// BucketStream returns the name of the stream below a KV bucket.
+func BucketStream(bucket string) string { return "KV_" + bucket }
+
+// KeySubject returns the subject below a key of a KV bucket.
+func KeySubject(bucket, key string) string { return "$KV." + bucket + "." + key }
+
+// EventSubject returns the subject on EVENTS of an event whose type is encoded
+// as tokens (see [github.com/posthornhq/posthorn/pkg/pattern.EncodeType]).
+func EventSubject(d event.Direction, context, typeTokens string) string {
+	return "events." + d.String() + "." + context + "." + typeTokens
+}
+
+// EventFilter returns the filter on EVENTS for one type, in any direction and context.
+func EventFilter(typeTokens string) string { return "events.*.*." + typeTokens }
+
+// DeliverySubject returns the subject on DELIVERIES in the shared lane of a policy.
+func DeliverySubject(policy string, p event.Priority, subscription string) string {
+	return "deliveries.shared." + policy + "." + p.String() + "." + subscription
+}
+
+// ParseDeliverySubject reads what [DeliverySubject] wrote.
+func ParseDeliverySubject(s string) (policy string, p event.Priority, subscription string, ok bool) {
+	rest, ok := strings.CutPrefix(s, "deliveries.shared.")
+	if !ok {
+		return "", 0, "", false
+	}
+	policy, rest, ok = strings.Cut(rest, ".")
+	if !ok {
+		return "", 0, "", false
+	}
+	prio, subscription, ok := strings.Cut(rest, ".")
+	if !ok {
+		return "", 0, "", false
+	}
+	switch prio {
+	case "high":
+		p = event.High
+	case "low":
+		p = event.Low
+	case "normal":
+		p = event.Normal
+	default:
+		return "", 0, "", false
+	}
+	return policy, p, subscription, true
+}
+
+// LaneFilter returns what the consumer of a policy and priority takes.
+func LaneFilter(policy string, p event.Priority) string {
+	return "deliveries.shared." + policy + "." + p.String() + ".*"
+}
+
+// LaneConsumer returns the name of the consumer of a policy and priority.
+func LaneConsumer(policy string, p event.Priority) string { return policy + "_" + p.String() }
+
+// ParseLaneConsumer reads what [LaneConsumer] wrote.
+func ParseLaneConsumer(name string) (policy string, p event.Priority, ok bool) {
+	i := strings.LastIndexByte(name, '_')
+	if i <= 0 {
+		return "", 0, false
+	}
+	for _, p := range event.Priorities() {
+		if p.String() == name[i+1:] {
+			return name[:i], p, true
+		}
+	}
+	return "", 0, false
+}
+
+const hexDigits = "0123456789abcdef"
+
+// attemptBucket spreads events over 256 subjects: an index by event in bounded
+// memory, since the server keeps every subject of a stream in memory.
+func attemptBucket(eventID string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(eventID)) // a hash.Hash never fails to write
+	s := h.Sum32()
+	b := byte(s) ^ byte(s>>8) ^ byte(s>>16) ^ byte(s>>24)
+	return string([]byte{hexDigits[b>>4], hexDigits[b&15]})
+}
+
+// Unmatched stands for the subscription in the record of an event that none matched.
+const Unmatched = "_"
+
+// AttemptSubject returns the subject on ATTEMPTS of a record about an event.
+func AttemptSubject(eventID, subscription, outcome string) string {
+	return "attempts." + attemptBucket(eventID) + "." + subscription + "." + outcome
+}
+
+// AttemptFilter returns the filter on ATTEMPTS that holds all records about an
+// event, and those of the others in its bucket.
+func AttemptFilter(eventID string) string { return "attempts." + attemptBucket(eventID) + ".>" }
+
+// DeadLetterSubject returns the subject on DEADLETTERS of a subscription.
+func DeadLetterSubject(subscription string) string { return "deadletters." + subscription }
+
+// DeadLettersAll is the filter for all dead letters.
+const DeadLettersAll = "deadletters.*"
+
+// RejectionSubject returns the subject on REJECTIONS.
+func RejectionSubject(source, status string) string { return "rejections." + source + "." + status }
+
+// RejectionFilter returns the filter on REJECTIONS for a source, or for all with "".
+func RejectionFilter(source string) string {
+	if source == "" {
+		return "rejections.*.*"
+	}
+	return "rejections." + source + ".*"
+}
+
+// AuditSubject returns the subject on AUDIT of a change to a resource.
+func AuditSubject(kind, name string) string { return "audit." + kind + "." + name }
+
+// Live subjects, for those who watch as it happens with core NATS.
+const (
+	LiveAttempts   = "attempts.>"
+	LiveDeliveries = "deliveries.>"
+	LiveEvents     = "events.>"
+)
+
+// NextSubject is where a pull request for a consumer goes.
+func NextSubject(stream, consumer string) string {
+	return "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer
+}
