@@ -72,8 +72,8 @@ func (w *Pending) Wait(ctx context.Context) (*jetstream.PubAck, error) {
 			return ack, nil
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("stream: publish to %s: %w", w.msg.Subject, context.Cause(ctx))
-		case !temporary(err):
-			return nil, w.refused(err)
+		case !Temporary(err):
+			return nil, Refused(w.msg.Subject, err)
 		case time.Since(w.begun) > RetryFor:
 			return nil, errs.Wrap(fmt.Errorf("stream: publish to %s: %w", w.msg.Subject, err),
 				errs.Unavailable, "the event store does not answer; try again later")
@@ -109,17 +109,20 @@ func (p *Publisher) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubA
 
 // Codes of nats-server 2.15 (server/errors.json) that nats.go has no name for.
 const (
-	codeNoResources   = 10023 // insufficient resources
-	codeStoreFailed   = 10077 // "maximum bytes exceeded" and the like
-	codeClusterNoPeer = 10005
-	codeNotLeader     = 10009
-	codeUnavailable   = 10008
-	codeMemLimit      = 10028
-	codeStorageLimit  = 10047
+	codeNoResources    = 10023 // insufficient resources
+	codeStoreFailed    = 10077 // "maximum bytes exceeded" and the like
+	codeClusterNoPeer  = 10005
+	codeNotLeader      = 10009
+	codeUnavailable    = 10008
+	codeMemLimit       = 10028
+	codeStorageLimit   = 10047
+	codeBatchDuplicate = 10201
 )
 
-func (w *Pending) refused(err error) error {
-	err = fmt.Errorf("stream: publish to %s: %w", w.msg.Subject, err)
+// Refused returns what a refused publish to a stream or subject means to a
+// client: of kind [errs.Full] when a limit is reached, else err as it is.
+func Refused(where string, err error) error {
+	err = fmt.Errorf("stream: publish to %s: %w", where, err)
 	if IsFull(err) {
 		return errs.Wrap(err, errs.Full, "the event store is full of undelivered events; try again when some have drained").Because("full")
 	}
@@ -146,8 +149,15 @@ func WrongSequence(err error) bool {
 	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-// temporary reports whether the same publish may succeed a little later.
-func temporary(err error) bool {
+// DuplicateInBatch reports whether err says that an atomic batch has a message
+// ID that the stream has already.
+func DuplicateInBatch(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == codeBatchDuplicate
+}
+
+// Temporary reports whether the same publish may succeed a little later.
+func Temporary(err error) bool {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		switch api.ErrorCode {
 		case jetstream.JSErrCodeStreamWrongLastSequenceConstant, // only says that a write is in flight

@@ -1,0 +1,215 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+)
+
+// pageSize is what lists ask for when the caller does not.
+const pageSize = 200
+
+// ListEvents yields what was accepted, newest first, fetching page after page.
+// The limit of req is the size of a page; its cursor is where to begin.
+func (c *Client) ListEvents(ctx context.Context, req *posthornv1.ListEventsRequest) iter.Seq2[*posthornv1.EventSummary, error] {
+	return list(ctx, c, "/api/v1/events", req, func() *posthornv1.EventSummary { return new(posthornv1.EventSummary) })
+}
+
+// GetEvent returns a stored event, with its data as the bytes that came.
+func (c *Client) GetEvent(ctx context.Context, id string) (*posthornv1.Event, error) {
+	if id == "" {
+		return nil, errors.New("client: an event without an ID")
+	}
+	in := call{method: http.MethodGet, path: "/api/v1/events/" + url.PathEscape(id), repeat: always}
+	ans, err := c.do(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	ev := new(posthornv1.Event)
+	err = decodeAround(ans.body, ev, "data", "dataBase64", func(data, encoded json.RawMessage) error {
+		if encoded == nil {
+			ev.Data = data
+			return nil
+		}
+		return json.Unmarshal(encoded, &ev.Data)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("client: event %s: %w", id, err)
+	}
+	return ev, nil
+}
+
+// decodeAround decodes a message in whose JSON two members are not what
+// protobuf would make of them; those it hands to set, nil where missing.
+func decodeAround(body []byte, out proto.Message, first, second string, set func(first, second json.RawMessage) error) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return err
+	}
+	a, b := members[first], members[second]
+	delete(members, first)
+	delete(members, second)
+	rest, err := json.Marshal(members)
+	if err != nil {
+		return err
+	}
+	if err := decode.Unmarshal(rest, out); err != nil {
+		return err
+	}
+	return set(a, b)
+}
+
+// TraceEvent tells all that happened to an event, in time order.
+func (c *Client) TraceEvent(ctx context.Context, id string) (*posthornv1.TraceEventResponse, error) {
+	out := new(posthornv1.TraceEventResponse)
+	in := call{method: http.MethodGet, path: "/api/v1/events/" + url.PathEscape(id) + "/trace", repeat: always}
+	return out, c.into(ctx, in, out)
+}
+
+// ReplayEvent delivers a stored event again to whom it matches now, and returns
+// the number of deliveries that were queued.
+func (c *Client) ReplayEvent(ctx context.Context, id string) (int, error) {
+	out := new(posthornv1.ReplayEventResponse)
+	in := call{method: http.MethodPost, path: "/api/v1/events/" + url.PathEscape(id) + ":replay", body: []byte("{}")}
+	err := c.into(ctx, in, out)
+	return int(out.GetDeliveries()), err
+}
+
+// ListRejections yields the publishes that were refused, newest first.
+func (c *Client) ListRejections(ctx context.Context, req *posthornv1.ListRejectionsRequest) iter.Seq2[*posthornv1.Rejection, error] {
+	return list(ctx, c, "/api/v1/rejections", req, func() *posthornv1.Rejection { return new(posthornv1.Rejection) })
+}
+
+// ListDeadLetters yields the deliveries that the platform gave up on.
+func (c *Client) ListDeadLetters(ctx context.Context, req *posthornv1.ListDeadLettersRequest) iter.Seq2[*posthornv1.DeadLetter, error] {
+	return list(ctx, c, "/api/v1/deadletters", req, func() *posthornv1.DeadLetter { return new(posthornv1.DeadLetter) })
+}
+
+// RetryDeadLetters queues the deliveries anew, each as a new round, and answers
+// for each. It is not repeated by itself.
+func (c *Client) RetryDeadLetters(ctx context.Context, ids ...string) (*posthornv1.RetryDeadLettersResponse, error) {
+	body, err := protojson.Marshal(&posthornv1.RetryDeadLettersRequest{Ids: ids})
+	if err != nil {
+		return nil, fmt.Errorf("client: dead letters: %w", err)
+	}
+	out := new(posthornv1.RetryDeadLettersResponse)
+	return out, c.into(ctx, call{method: http.MethodPost, path: "/api/v1/deadletters:retry", body: body}, out)
+}
+
+// WhoAmI tells who the client's key is to the platform.
+func (c *Client) WhoAmI(ctx context.Context) (*posthornv1.WhoAmIResponse, error) {
+	out := new(posthornv1.WhoAmIResponse)
+	return out, c.into(ctx, call{method: http.MethodGet, path: "/api/v1/whoami", repeat: always}, out)
+}
+
+func list[T proto.Message](ctx context.Context, c *Client, path string, req proto.Message, empty func() T) iter.Seq2[T, error] {
+	query, err := queryOf(req)
+	if err != nil {
+		return func(yield func(T, error) bool) {
+			var none T
+			yield(none, err)
+		}
+	}
+	return pages(ctx, c, path, query, parser(empty))
+}
+
+// parser returns a function that decodes one item of a list.
+func parser[T proto.Message](empty func() T) func(json.RawMessage) (T, error) {
+	return func(raw json.RawMessage) (T, error) {
+		m := empty()
+		return m, decode.Unmarshal(raw, m)
+	}
+}
+
+// queryOf writes the fields that are set as parameters, with their JSON names.
+// It is for messages whose fields are scalars.
+func queryOf(m proto.Message) (url.Values, error) {
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("client: query: %w", err)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, fmt.Errorf("client: query: %w", err)
+	}
+	query := url.Values{}
+	for name, v := range fields {
+		text := string(v)
+		if len(v) > 0 && v[0] == '"' {
+			if err := json.Unmarshal(v, &text); err != nil {
+				return nil, fmt.Errorf("client: query: %w", err)
+			}
+		}
+		query.Set(name, text)
+	}
+	return query, nil
+}
+
+// pages yields the items of a list, following nextCursor.
+func pages[T any](ctx context.Context, c *Client, path string, query url.Values, parse func(json.RawMessage) (T, error)) iter.Seq2[T, error] {
+	if query.Get("limit") == "" {
+		query.Set("limit", strconv.Itoa(pageSize))
+	}
+	return func(yield func(T, error) bool) {
+		var none T
+		// A copy, so that ranging over the list a second time begins anew.
+		query := maps.Clone(query)
+		for {
+			items, next, err := c.page(ctx, path, query)
+			if err != nil {
+				yield(none, err)
+				return
+			}
+			for _, raw := range items {
+				item, err := parse(raw)
+				if err != nil {
+					yield(none, fmt.Errorf("client: list %s: %w", path, err))
+					return
+				}
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			if next == query.Get("cursor") {
+				yield(none, fmt.Errorf("client: list %s: the server answered with the cursor that it was given", path))
+				return
+			}
+			query.Set("cursor", next)
+		}
+	}
+}
+
+func (c *Client) page(ctx context.Context, path string, query url.Values) (items []json.RawMessage, next string, err error) {
+	ans, err := c.do(ctx, call{method: http.MethodGet, path: path, query: query, repeat: always})
+	if err != nil {
+		return nil, "", err
+	}
+	var p struct {
+		Items      []json.RawMessage `json:"items"`
+		NextCursor string            `json:"nextCursor"`
+	}
+	if err := json.Unmarshal(ans.body, &p); err != nil {
+		return nil, "", fmt.Errorf("client: list %s: %w", path, err)
+	}
+	return p.Items, p.NextCursor, nil
+}
+
+func setIf(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}

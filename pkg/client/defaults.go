@@ -1,0 +1,127 @@
+package client
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/posthornhq/posthorn/pkg/event"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+)
+
+// settable returns a copy without the fields that the platform sets.
+func settable(m proto.Message) proto.Message {
+	m = proto.Clone(m)
+	switch v := m.(type) {
+	case *posthornv1.Source:
+		v.Meta, v.SecretCount = nil, 0
+	case *posthornv1.Subscription:
+		v.Meta, v.SecretCount = nil, 0
+	case *posthornv1.Policy:
+		v.Meta, v.Warnings = nil, nil
+	}
+	return m
+}
+
+// Settable returns a copy of a source, subscription or policy without the
+// fields that the platform sets: what is worth keeping in a file.
+func Settable[T Resource](v T) T { return settable(v).(T) }
+
+func setMeta(m proto.Message, meta *posthornv1.Meta) {
+	switch v := m.(type) {
+	case *posthornv1.Source:
+		v.Meta = meta
+	case *posthornv1.Subscription:
+		v.Meta = meta
+	case *posthornv1.Policy:
+		v.Meta = meta
+	}
+}
+
+func hasSecrets(m proto.Message) bool {
+	s, ok := m.(interface{ GetSecrets() []string })
+	return ok && len(s.GetSecrets()) > 0
+}
+
+// canonical returns a copy in which fields that were left empty have the
+// defaults that config.proto gives them, so that what was meant can be compared.
+// A default that is missing here costs a needless write and nothing else.
+func canonical(m proto.Message) proto.Message {
+	m = settable(m)
+	switch v := m.(type) {
+	case *posthornv1.Source:
+		canonicalSource(v)
+	case *posthornv1.Subscription:
+		canonicalSubscription(v)
+	case *posthornv1.Policy:
+		canonicalPolicy(v)
+	}
+	return m
+}
+
+func canonicalSource(v *posthornv1.Source) {
+	orDefault(&v.Context, event.DefaultContext)
+	mode := posthornv1.Source_REJECT
+	if v.Kind == posthornv1.Source_AUTH0 {
+		mode = posthornv1.Source_WARN
+	}
+	orDefault(&v.SchemaMode, mode)
+	if h := v.Hmac; h != nil {
+		orDefault(&h.Header, "X-Signature")
+		orDefault(&h.Algorithm, posthornv1.HmacSettings_SHA256)
+		orDefault(&h.Encoding, posthornv1.HmacSettings_HEX)
+		orDuration(&h.Tolerance, 300*time.Second)
+	}
+}
+
+func canonicalSubscription(v *posthornv1.Subscription) {
+	orDefault(&v.Context, event.DefaultContext)
+	orDefault(&v.Direction, posthornv1.Event_OUTGOING)
+	orDefault(&v.Policy, "default")
+	orDefault(&v.Priority, posthornv1.Subscription_NORMAL)
+	if w := v.GetDestination().GetWebhook(); w != nil {
+		orDefault(&w.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
+	}
+}
+
+func canonicalPolicy(v *posthornv1.Policy) {
+	if v.Security == nil {
+		v.Security = &posthornv1.Security{}
+	}
+	if v.Delivery == nil {
+		v.Delivery = &posthornv1.Delivery{}
+	}
+	d := v.Delivery
+	if d.MaxRetries == nil {
+		d.MaxRetries = proto.Int32(5)
+	}
+	orDuration(&d.Timeout, 10*time.Second)
+	if len(d.RetryOn) == 0 {
+		d.RetryOn = []string{"408", "429", "5xx"}
+	}
+	if d.Backoff == nil {
+		d.Backoff = &posthornv1.Backoff{}
+	}
+	b := d.Backoff
+	orDefault(&b.Strategy, posthornv1.Backoff_EXPONENTIAL)
+	orDuration(&b.Initial, time.Second)
+	orDuration(&b.Max, 300*time.Second)
+	orDuration(&b.MaxElapsed, 24*time.Hour)
+	if b.Jitter == nil {
+		b.Jitter = proto.Float64(0.2)
+	}
+}
+
+func orDefault[V comparable](field *V, def V) {
+	var zero V
+	if *field == zero {
+		*field = def
+	}
+}
+
+func orDuration(field **durationpb.Duration, def time.Duration) {
+	if (*field).AsDuration() == 0 {
+		*field = durationpb.New(def)
+	}
+}

@@ -1,0 +1,193 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/stream"
+)
+
+// A Ledger writes and reads the records. It is safe for concurrent use.
+type Ledger struct {
+	nc  *nats.Conn
+	pub *stream.Publisher
+	js  jetstream.JetStream
+}
+
+// New returns a Ledger over one connection. Its streams must be there.
+func New(nc *nats.Conn) (*Ledger, error) {
+	pub, err := stream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return &Ledger{nc: nc, pub: pub, js: pub.JetStream()}, nil
+}
+
+// Record starts to write an attempt; it is written when the result's Wait returns.
+func (l *Ledger) Record(a *event.Attempt) (stream.Pending, error) {
+	data, err := json.Marshal(a)
+	if err != nil {
+		return stream.Pending{}, fmt.Errorf("ledger: encode an attempt at %s: %w", a.Event, err)
+	}
+	return l.pub.Start(&nats.Msg{
+		Subject: topology.AttemptSubject(a.Event, a.Subscription, string(a.Outcome)),
+		Data:    data,
+	}), nil
+}
+
+// Unmatched starts to mark an event that no subscription matched.
+func (l *Ledger) Unmatched(eventID string, at time.Time) (stream.Pending, error) {
+	data, err := json.Marshal(event.Attempt{Event: eventID, Subscription: topology.Unmatched, Outcome: Unmatched, At: at})
+	if err != nil {
+		return stream.Pending{}, fmt.Errorf("ledger: encode a mark on %s: %w", eventID, err)
+	}
+	return l.pub.Start(&nats.Msg{Subject: topology.AttemptSubject(eventID, topology.Unmatched, string(Unmatched)), Data: data}), nil
+}
+
+// Unmatched is the outcome in the mark of an event that no subscription matched.
+const Unmatched event.Outcome = "unmatched"
+
+// readBatch is how many records are asked for at once.
+const readBatch = 1000
+
+// Attempts returns all records about an event in time order. since is a time
+// before the first, which spares reading what is older.
+func (l *Ledger) Attempts(ctx context.Context, eventID string, since time.Time) ([]event.Attempt, error) {
+	var out []event.Attempt
+	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.AttemptFilter(eventID), since, readBatch,
+		func(m *jetstream.RawStreamMsg) error {
+			var a event.Attempt
+			if err := json.Unmarshal(m.Data, &a); err != nil {
+				return fmt.Errorf("ledger: decode record %d: %w", m.Sequence, err)
+			}
+			if a.Event == eventID {
+				out = append(out, a)
+			}
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("ledger: read the attempts of %s: %w", eventID, err)
+	}
+	return out, nil
+}
+
+// Latest calls f with the records since a time, oldest first.
+func (l *Ledger) Latest(ctx context.Context, since time.Time, f func(*event.Attempt)) error {
+	err := stream.Each(ctx, l.js, topology.StreamAttempts, "attempts.>", since, readBatch,
+		func(m *jetstream.RawStreamMsg) error {
+			var a event.Attempt
+			if err := json.Unmarshal(m.Data, &a); err != nil {
+				return fmt.Errorf("ledger: decode record %d: %w", m.Sequence, err)
+			}
+			f(&a)
+			return nil
+		})
+	if err != nil {
+		return fmt.Errorf("ledger: read attempts: %w", err)
+	}
+	return nil
+}
+
+// Reject writes a rejection. Texts that are too long or not UTF-8 are mended.
+func (l *Ledger) Reject(ctx context.Context, r *event.Rejection) error {
+	r.Detail = text(r.Detail)
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("ledger: encode a rejection of %s: %w", r.Source, err)
+	}
+	source := r.Source
+	if !nameToken(source) {
+		source = topology.Unmatched // what a stranger asked for may be anything
+	}
+	status := r.Status
+	if http.StatusText(status) == "" {
+		status = http.StatusInternalServerError
+	}
+	if _, err := l.pub.Publish(ctx, &nats.Msg{Subject: topology.RejectionSubject(source, strconv.Itoa(status)), Data: data}); err != nil {
+		return fmt.Errorf("ledger: record a rejection of %s: %w", r.Source, err)
+	}
+	return nil
+}
+
+// A Query selects rejections.
+type Query struct {
+	Source   string
+	From, To time.Time // zero is open
+	Limit    int
+	// Before is the ID of the last one seen; empty begins with the newest.
+	Before string
+}
+
+// Rejections returns rejections, newest first, and the ID to go on before;
+// empty when there are no more.
+func (l *Ledger) Rejections(ctx context.Context, q Query) ([]event.Rejection, string, error) {
+	var before uint64
+	if q.Before != "" {
+		n, err := strconv.ParseUint(q.Before, 10, 64)
+		if err != nil {
+			return nil, "", fmt.Errorf("ledger: cursor %q: %w", q.Before, err)
+		}
+		before = n
+	}
+	var out []event.Rejection
+	next, err := stream.Backwards(ctx, l.js, topology.StreamRejections, topology.RejectionFilter(q.Source), before, func(m *jetstream.RawStreamMsg) (bool, error) {
+		if !q.From.IsZero() && m.Time.Before(q.From) {
+			return false, nil
+		}
+		if !q.To.IsZero() && !m.Time.Before(q.To) {
+			return true, nil
+		}
+		var r event.Rejection
+		if err := json.Unmarshal(m.Data, &r); err != nil {
+			return false, fmt.Errorf("ledger: decode rejection %d: %w", m.Sequence, err)
+		}
+		r.ID, r.At = strconv.FormatUint(m.Sequence, 10), m.Time
+		out = append(out, r)
+		return len(out) < q.Limit, nil
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("ledger: read rejections: %w", err)
+	}
+	cursor := ""
+	if next > 0 && len(out) == q.Limit {
+		cursor = strconv.FormatUint(next, 10)
+	}
+	return out, cursor, nil
+}
+
+// text cuts s to what a record holds, as valid UTF-8.
+func text(s string) string {
+	const most = 4 << 10
+	if len(s) > most {
+		s = s[:most]
+	}
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return s
+}
+
+// nameToken reports whether s can be one token of a subject.
+func nameToken(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,139 @@
+package policy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/pattern"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+)
+
+// Limits of what a policy may ask for.
+const (
+	MaxRetries    = 10                 // S10
+	MaxTimeout    = 30 * time.Second   // S10
+	MaxMaxElapsed = 7 * 24 * time.Hour // C16
+)
+
+// Validate returns an error of kind [errs.Invalid] about the first field of spec
+// that is wrong.
+func Validate(spec *posthornv1.Policy) error {
+	if err := pattern.ValidName("name", spec.GetName()); err != nil {
+		return err
+	}
+	for i, in := range spec.GetSecurity().GetFlow() {
+		if err := validInterceptor(fmt.Sprintf("security.flow[%d]", i), in); err != nil {
+			return err
+		}
+	}
+	d := spec.GetDelivery()
+	if n := maxRetries(d); n < 0 || n > MaxRetries {
+		return errs.Field("delivery.maxRetries", "is %d, must be 0 to %d", n, MaxRetries)
+	}
+	if err := validDuration("delivery.timeout", d.GetTimeout(), MaxTimeout); err != nil {
+		return err
+	}
+	for i, entry := range d.GetRetryOn() {
+		if err := validRetryOn(fmt.Sprintf("delivery.retryOn[%d]", i), entry); err != nil {
+			return err
+		}
+	}
+	return validBackoff(d.GetBackoff())
+}
+
+// validInterceptor refuses every check that is switched on: a policy that seems
+// to protect a source and lets everybody in is worse than none.
+func validInterceptor(field string, in *posthornv1.Interceptor) error {
+	var kind string
+	switch in.GetKind().(type) {
+	case *posthornv1.Interceptor_AccessToken_:
+		kind = "accessToken"
+	case *posthornv1.Interceptor_ClientId_:
+		kind = "clientId"
+	case *posthornv1.Interceptor_Oauth:
+		kind = "oauth"
+	case *posthornv1.Interceptor_Jwt_:
+		kind = "jwt"
+	case *posthornv1.Interceptor_IpFilter_:
+		kind = "ipFilter"
+	case *posthornv1.Interceptor_Hmac:
+		kind = "hmac"
+	case *posthornv1.Interceptor_HeaderValue_:
+		kind = "headerValue"
+	case *posthornv1.Interceptor_JsonField_:
+		kind = "jsonField"
+	default:
+		return errs.Field(field, "says of no interceptor what kind it is")
+	}
+	if in.GetDisabled() {
+		return nil
+	}
+	return errs.Field(field, "interceptor %s is not available in this version; disable it or remove it", kind)
+}
+
+func validRetryOn(field, entry string) error {
+	if entry == "4xx" || entry == "5xx" {
+		return nil
+	}
+	const allowed = `"4xx", "5xx" and statuses from 400 to 599 are allowed`
+	switch {
+	case strings.ContainsAny(entry, ", "):
+		return errs.Field(field, "%q must be a single status or family, without blanks; %s", entry, allowed)
+	case entry == "2xx" || len(entry) == 3 && entry[0] == '2' && isNumber(entry):
+		return errs.Field(field, "%q means success, which is not retried; %s", entry, allowed)
+	case len(entry) != 3 || !isNumber(entry) || entry < "400" || entry > "599":
+		return errs.Field(field, "%q can't be retried; %s", entry, allowed)
+	}
+	return nil
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+func validBackoff(b *posthornv1.Backoff) error {
+	if b == nil {
+		return nil
+	}
+	if _, known := posthornv1.Backoff_Strategy_name[int32(b.GetStrategy())]; !known {
+		return errs.Field("delivery.backoff.strategy", "%d is not a strategy", b.GetStrategy())
+	}
+	if err := validDuration("delivery.backoff.initial", b.GetInitial(), MaxMaxElapsed); err != nil {
+		return err
+	}
+	if err := validDuration("delivery.backoff.max", b.GetMax(), MaxMaxElapsed); err != nil {
+		return err
+	}
+	if err := validDuration("delivery.backoff.maxElapsed", b.GetMaxElapsed(), MaxMaxElapsed); err != nil {
+		return err
+	}
+	s := schedule(b)
+	// Written so that NaN is refused too.
+	if !(s.Jitter >= 0 && s.Jitter <= 1) {
+		return errs.Field("delivery.backoff.jitter", "is %v, must be 0 to 1", s.Jitter)
+	}
+	if s.Initial > s.Max {
+		return errs.Field("delivery.backoff.initial", "is %v, longer than delivery.backoff.max, %v", s.Initial, s.Max)
+	}
+	return nil
+}
+
+// validDuration checks a duration that, if given, must be more than 0 and at most limit.
+func validDuration(field string, d *durationpb.Duration, limit time.Duration) error {
+	if d == nil {
+		return nil
+	}
+	if err := d.CheckValid(); err != nil {
+		return errs.Field(field, "is not a duration")
+	}
+	if v := d.AsDuration(); v <= 0 || v > limit {
+		return errs.Field(field, "is %v, must be more than 0s and at most %gs", v, limit.Seconds())
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/event"
+)
+
+const (
+	// pullExpires is how long the server keeps a pull request that it cannot
+	// fill. When it has run out unheard, by grace, the request is taken for lost.
+	pullExpires = 30 * time.Second
+	pullGrace   = 5 * time.Second
+	// pullRetry is the pause after the server refused a pull.
+	pullRetry = 250 * time.Millisecond
+	// drainWait bounds the wait for messages that are on their way at the end.
+	drainWait = 5 * time.Second
+)
+
+// ErrNoLane says that the lane has no consumer (any more).
+var ErrNoLane = errors.New("queue: the lane has no consumer")
+
+// Consume hands out the leases of a lane, each to a call of handle in a
+// goroutine of its own, at most slots at once, until ctx is done. It then hands
+// out what the server has already sent, which counts as tries, waits for all
+// calls, and returns nil. It returns an error only if the lane cannot go on,
+// [ErrNoLane] if it has no consumer.
+//
+// A slot is taken before a message is asked for: a lease that waits for a slot
+// is running out.
+func (q *Queue) Consume(ctx context.Context, policy string, p event.Priority, slots int, handle func(*Lease)) error {
+	l := &lane{
+		q: q, name: topology.LaneConsumer(policy, p), slots: slots, handle: handle,
+		inbox: q.nc.NewInbox(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
+	}
+	return l.run(ctx)
+}
+
+// lane is one run of Consume.
+type lane struct {
+	q      *Queue
+	name   string
+	slots  int
+	inbox  string
+	handle func(*Lease)
+	wake   chan struct{} // something changed that may allow a pull
+	closed chan struct{} // the subscription brings nothing any more
+	calls  sync.WaitGroup
+
+	mu    sync.Mutex
+	busy  int       // calls of handle
+	asked int       // messages that pulls may still bring
+	until time.Time // when the last pull has run out
+	pause bool      // the server refused; wait before the next pull
+	gone  bool      // no consumer
+}
+
+func (l *lane) run(ctx context.Context) error {
+	nc := l.q.nc
+	sub, err := nc.Subscribe(l.inbox, l.receive)
+	if err != nil {
+		return fmt.Errorf("queue: subscribe for lane %s: %w", l.name, err)
+	}
+	// What waits here has a slot already.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return errors.Join(fmt.Errorf("queue: lane %s: %w", l.name, err), sub.Unsubscribe())
+	}
+	sub.SetClosedHandler(func(string) { close(l.closed) })
+	// A new connection's server does not know of the pulls of the old one.
+	connected := nc.StatusChanged(nats.CONNECTED)
+	defer nc.RemoveStatusListener(connected)
+
+	err = l.pullUntil(ctx, connected)
+
+	// Drain: the server stops sending, and what is on its way still comes. It
+	// needs the server's answer, which a connection that is lost will not bring.
+	if dErr := sub.Drain(); dErr == nil {
+		select {
+		case <-l.closed:
+		case <-time.After(drainWait):
+		}
+	}
+	l.calls.Wait()
+	return err
+}
+
+func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error {
+	timer := time.NewTimer(pullExpires)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		now := time.Now()
+		if l.asked > 0 && now.After(l.until) {
+			l.asked = 0 // lost
+		}
+		gone, pause := l.gone, l.pause
+		l.pause = false
+		free := l.slots - l.busy - l.asked
+		// Not for every slot that becomes free: a request costs the server as
+		// much as a message.
+		want := 0
+		if !pause && free > 0 && (l.asked == 0 || free >= (l.slots+3)/4) {
+			want = free
+			l.asked += want
+			l.until = now.Add(pullExpires + pullGrace)
+		}
+		next := time.Until(l.until)
+		l.mu.Unlock()
+
+		switch {
+		case gone:
+			return ErrNoLane
+		case pause:
+			next = pullRetry
+		case want > 0:
+			if err := l.pull(want); err != nil {
+				return err
+			}
+			next = pullExpires + pullGrace
+		}
+		timer.Reset(max(next, time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.wake:
+			if pause {
+				// Do not let arrivals shorten the pause to nothing.
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-timer.C:
+				}
+			}
+		case <-timer.C:
+		case <-connected:
+			l.mu.Lock()
+			l.asked = 0
+			l.mu.Unlock()
+		}
+	}
+}
+
+func (l *lane) pull(n int) error {
+	req, err := json.Marshal(struct {
+		Batch   int           `json:"batch"`
+		Expires time.Duration `json:"expires"`
+	}{n, pullExpires})
+	if err != nil {
+		return fmt.Errorf("queue: pull from lane %s: %w", l.name, err)
+	}
+	err = l.q.nc.PublishRequest(topology.NextSubject(topology.StreamDeliveries, l.name), l.inbox, req)
+	if err != nil && !errors.Is(err, nats.ErrReconnectBufExceeded) {
+		return fmt.Errorf("queue: pull from lane %s: %w", l.name, err)
+	}
+	return nil
+}
+
+// receive gets messages and the server's word on pulls, one after another.
+func (l *lane) receive(msg *nats.Msg) {
+	if msg.Reply == "" || len(msg.Data) == 0 && msg.Header.Get("Status") != "" {
+		l.status(msg)
+		return
+	}
+	lease, err := newLease(msg)
+	if err != nil {
+		// Written by hand, and never to be delivered: leave nothing behind that
+		// comes again and again.
+		l.q.log.Error("a message on DELIVERIES is no delivery; it is removed", "err", err, "subject", msg.Subject)
+		if err := msg.Respond([]byte("+TERM not a delivery")); err != nil {
+			l.q.log.Error("remove it", "err", err)
+		}
+		l.mu.Lock()
+		l.asked = max(l.asked-1, 0)
+		l.mu.Unlock()
+		l.nudge()
+		return
+	}
+	l.mu.Lock()
+	l.asked = max(l.asked-1, 0)
+	l.busy++
+	refill := l.refill()
+	l.mu.Unlock()
+	l.calls.Go(func() {
+		defer l.release()
+		l.handle(lease)
+	})
+	if refill {
+		l.nudge()
+	}
+}
+
+func (l *lane) release() {
+	l.mu.Lock()
+	l.busy--
+	refill := l.refill()
+	l.mu.Unlock()
+	if refill {
+		l.nudge()
+	}
+}
+
+// refill reports whether a pull is due; the lock is held.
+func (l *lane) refill() bool {
+	free := l.slots - l.busy - l.asked
+	return free > 0 && (l.asked == 0 || free >= (l.slots+3)/4)
+}
+
+// status reads what the server says of a pull instead of a message (see "Pull
+// requests" in ADR-13 of nats-architecture-and-design).
+func (l *lane) status(msg *nats.Msg) {
+	code := msg.Header.Get("Status")
+	if code == "100" {
+		return // a heartbeat
+	}
+	l.mu.Lock()
+	if n, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages")); err == nil {
+		l.asked = max(l.asked-n, 0)
+	} else {
+		l.asked = 0
+	}
+	switch code {
+	case "408", "404": // ran out, or nothing there
+	case "503":
+		l.gone = true
+	default: // 409: deleted, limits, leadership
+		l.pause = true
+		if d := msg.Header.Get("Description"); d == "Consumer Deleted" {
+			l.gone = true
+		}
+	}
+	l.mu.Unlock()
+	l.nudge()
+}
+
+func (l *lane) nudge() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Depth is the state of the whole queue.
+type Depth struct {
+	Messages uint64
+	Bytes    uint64
+	// Oldest is when the oldest delivery was queued; zero when there is none.
+	Oldest time.Time
+}
+
+// Depth returns how much is queued.
+func (q *Queue) Depth(ctx context.Context) (Depth, error) {
+	s, err := q.js.Stream(ctx, topology.StreamDeliveries)
+	if err != nil {
+		return Depth{}, fmt.Errorf("queue: depth: %w", err)
+	}
+	st := s.CachedInfo().State
+	d := Depth{Messages: st.Msgs, Bytes: st.Bytes}
+	if st.Msgs > 0 {
+		d.Oldest = st.FirstTime
+	}
+	return d, nil
+}

@@ -1,0 +1,93 @@
+package queue
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/event"
+)
+
+// A Lease is the right, for a while, to make one attempt at a delivery. It ends
+// with one of its methods, or by itself after the lane's AckWait.
+type Lease struct {
+	msg      *nats.Msg
+	delivery event.Delivery
+	trace    string
+}
+
+// newLease reads a message that a pull brought.
+func newLease(msg *nats.Msg) (*Lease, error) {
+	attempt, seq, at, err := parseReply(msg.Reply)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parse(msg.Subject, msg.Header, msg.Data, seq, at)
+	if err != nil {
+		return nil, err
+	}
+	d.Attempt = attempt
+	return &Lease{msg: msg, delivery: d, trace: msg.Header.Get(topology.HeaderTrace)}, nil
+}
+
+// parseReply reads the server's reply subject,
+// $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
+// which has two more tokens (domain and account) in front of the stream and one
+// behind in the newer form (ADR-15 of nats-architecture-and-design).
+func parseReply(reply string) (attempt int, seq uint64, at time.Time, err error) {
+	rest, ok := strings.CutPrefix(reply, "$JS.ACK.")
+	if ok {
+		if n := strings.Count(rest, "."); n >= 8 {
+			_, rest, _ = strings.Cut(rest, ".")
+			_, rest, _ = strings.Cut(rest, ".")
+		}
+		_, rest, _ = strings.Cut(rest, ".")
+		_, rest, _ = strings.Cut(rest, ".")
+		var delivered, sseq, nanos string
+		delivered, rest, _ = strings.Cut(rest, ".")
+		sseq, rest, _ = strings.Cut(rest, ".")
+		_, rest, _ = strings.Cut(rest, ".")
+		nanos, _, _ = strings.Cut(rest, ".")
+		a, err1 := strconv.Atoi(delivered)
+		s, err2 := strconv.ParseUint(sseq, 10, 64)
+		n, err3 := strconv.ParseInt(nanos, 10, 64)
+		if err1 == nil && err2 == nil && err3 == nil {
+			return a, s, time.Unix(0, n), nil
+		}
+	}
+	return 0, 0, time.Time{}, fmt.Errorf("queue: reply subject %q is not JetStream's", reply)
+}
+
+// Delivery returns what is to be delivered.
+func (l *Lease) Delivery() *event.Delivery { return &l.delivery }
+
+// TraceParent returns the W3C trace context that the delivery was queued with.
+func (l *Lease) TraceParent() string { return l.trace }
+
+// Done ends the lease: the delivery is settled and gone. If the server does not
+// hear of it, the lease runs out and the delivery comes again.
+func (l *Lease) Done() error { return l.end([]byte("+ACK")) }
+
+// Retry ends the lease: the delivery comes again after delay, as long as it has
+// tries left.
+func (l *Lease) Retry(delay time.Duration) error {
+	return l.end([]byte(`-NAK {"delay":` + strconv.FormatInt(int64(delay), 10) + `}`))
+}
+
+// Kill ends the lease: the delivery is gone, for a reason that the server's
+// advisory repeats.
+func (l *Lease) Kill(reason string) error { return l.end([]byte("+TERM " + reason)) }
+
+// Extend makes the lease last for another AckWait from now.
+func (l *Lease) Extend() error { return l.end([]byte("+WPI")) }
+
+func (l *Lease) end(verb []byte) error {
+	if err := l.msg.Respond(verb); err != nil {
+		return fmt.Errorf("queue: settle %s: %w", l.delivery.Key(), err)
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package source
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posthornhq/posthorn/pkg/event"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+)
+
+// A Request is what a publisher sent. The body is not copied: it must not be
+// modified as long as events made of it are in use.
+type Request struct {
+	Method string
+	// Topic is what stands in the path after the source's name; may be empty.
+	Topic  string
+	Header http.Header
+	Body   []byte
+	Now    time.Time
+}
+
+// An Incoming is one event of a request. ID, Source, Context, Direction and
+// Received of the event are left for the gateway to fill.
+type Incoming struct {
+	Event event.Event
+	// Key is the idempotency key, unique within the source; empty for none.
+	Key string
+}
+
+// A Batch is what a request held, in the order that it came.
+type Batch struct {
+	Events []Incoming
+	// Dropped counts the events that the source's settings do not want.
+	Dropped int
+	// Steps is what was done to the request so far, for the receipts of its
+	// events, or of its rejection.
+	Steps []event.Step
+}
+
+// A Source is ready to receive. It may be used concurrently.
+type Source struct {
+	spec *posthornv1.Source
+	kind kind
+}
+
+// A kind is what publishers of one sort have in common.
+type kind interface {
+	// verify says who sent the request, for the receipt, or refuses it as
+	// Unauthenticated. Kinds that leave this to their policy say nothing.
+	verify(r *Request) (detail string, err error)
+	// parse turns a verified request into events, or refuses it as Invalid.
+	parse(r *Request) (Batch, error)
+}
+
+// Compile prepares a source for requests. Secrets are in clear, the current one
+// first; those in spec are not looked at, and not kept. Errors are those of
+// [Validate].
+func Compile(spec *posthornv1.Source, secrets []string) (*Source, error) {
+	kept := proto.CloneOf(spec)
+	kept.Secrets = secrets
+	err := Validate(kept, len(secrets))
+	kept.Secrets = nil
+	if err != nil {
+		return nil, fmt.Errorf("source: compile %q: %w", spec.GetName(), err)
+	}
+	raw := make([][]byte, len(secrets))
+	for i, s := range secrets {
+		raw[i] = []byte(s)
+	}
+	k, err := newKind(kept, raw)
+	if err != nil {
+		return nil, fmt.Errorf("source: compile %q: %w", spec.GetName(), err)
+	}
+	return &Source{spec: kept, kind: k}, nil
+}
+
+func newKind(spec *posthornv1.Source, secrets [][]byte) (kind, error) {
+	switch spec.GetKind() {
+	case posthornv1.Source_CLOUDEVENTS:
+		return cloudEvents{}, nil
+	case posthornv1.Source_GITHUB:
+		return newGitHub(secrets), nil
+	case posthornv1.Source_AUTH0:
+		return newAuth0(spec.GetAuth0(), secrets), nil
+	case posthornv1.Source_HMAC:
+		return newHMAC(spec, secrets)
+	default:
+		return generic{defaultType: spec.GetType()}, nil
+	}
+}
+
+// Spec returns the source as it was compiled, without secrets. It must not be
+// modified.
+func (s *Source) Spec() *posthornv1.Source { return s.spec }
+
+// Name returns the source's name.
+func (s *Source) Name() string { return s.spec.GetName() }
+
+// Context returns the environment that the source is in.
+func (s *Source) Context() string {
+	if c := s.spec.GetContext(); c != "" {
+		return c
+	}
+	return event.DefaultContext
+}
+
+// Policy returns the name of the policy that requests must pass, or "".
+func (s *Source) Policy() string { return s.spec.GetPolicy() }
+
+// SchemaMode returns what becomes of events that do not satisfy their schema.
+// The default is REJECT, and WARN for kind AUTH0, whose records gain and lose
+// fields without notice.
+func (s *Source) SchemaMode() posthornv1.Source_SchemaMode {
+	switch mode := s.spec.GetSchemaMode(); {
+	case mode != posthornv1.Source_SCHEMA_MODE_UNSPECIFIED:
+		return mode
+	case s.spec.GetKind() == posthornv1.Source_AUTH0:
+		return posthornv1.Source_WARN
+	}
+	return posthornv1.Source_REJECT
+}
+
+// Receive verifies a request and turns it into events, all of them or none.
+//
+// Who cannot be verified is refused with [errs.Unauthenticated] and reason
+// "signature", what cannot be understood with [errs.Invalid] and reason
+// "malformed". With an error too the batch has the steps that were taken.
+func (s *Source) Receive(r *Request) (Batch, error) {
+	began := time.Now()
+	detail, err := s.kind.verify(r)
+	steps := verifyStep(r, detail, err, began)
+	if err != nil {
+		return Batch{Steps: steps}, err
+	}
+	batch, err := s.kind.parse(r)
+	if err != nil {
+		return Batch{Steps: steps}, err
+	}
+	batch.Steps = steps
+	return batch, nil
+}
+
+// verifyStep is nil where nothing was verified.
+func verifyStep(r *Request, detail string, err error, began time.Time) []event.Step {
+	step := event.Step{Name: "verify", Outcome: "ok", Detail: detail, At: r.Now}
+	if err != nil {
+		step.Outcome, step.Detail = "refused", err.Error()
+	} else if detail == "" {
+		return nil
+	}
+	step.Took = time.Since(began)
+	return []event.Step{step}
+}

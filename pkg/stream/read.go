@@ -1,0 +1,122 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+// Each calls f with the messages of a stream that match a subject filter, in
+// order, from a time on (zero is the beginning). It stops at the first error.
+func Each(ctx context.Context, js jetstream.JetStream, stream, subject string, since time.Time, batch int,
+	f func(*jetstream.RawStreamMsg) error,
+) error {
+	opts := []jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject)}
+	if !since.IsZero() {
+		opts = append(opts, jetstreamext.GetBatchStartTime(since))
+	} else {
+		opts = append(opts, jetstreamext.GetBatchSeq(1))
+	}
+	for {
+		n, last, err := getBatch(ctx, js, stream, batch, opts, f)
+		if err != nil {
+			return err
+		}
+		if n < batch {
+			return nil
+		}
+		opts = []jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(last + 1)}
+	}
+}
+
+// From is [Each] from a sequence on, of at most n messages; it returns how many
+// there were and the last one's sequence.
+func From(ctx context.Context, js jetstream.JetStream, stream, subject string, seq uint64, n int,
+	f func(*jetstream.RawStreamMsg) error,
+) (int, uint64, error) {
+	return getBatch(ctx, js, stream, n,
+		[]jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(max(seq, 1))}, f)
+}
+
+func getBatch(ctx context.Context, js jetstream.JetStream, stream string, batch int, opts []jetstreamext.GetBatchOpt,
+	f func(*jetstream.RawStreamMsg) error,
+) (n int, last uint64, err error) {
+	msgs, err := jetstreamext.GetBatch(ctx, js, stream, batch, opts...)
+	if err != nil {
+		return 0, 0, fmt.Errorf("stream: read %s: %w", stream, err)
+	}
+	for m, err := range msgs {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			break
+		}
+		if err != nil {
+			return n, last, fmt.Errorf("stream: read %s: %w", stream, err)
+		}
+		n++
+		last = m.Sequence
+		if err := f(m); err != nil {
+			return n, last, err
+		}
+	}
+	return n, last, nil
+}
+
+// window is how many sequences Backwards looks at in one request.
+const window = 500
+
+// maxLookBack bounds what one call of Backwards reads.
+const maxLookBack = 200_000
+
+// Backwards calls f with the messages of a stream that match a subject filter,
+// newest first, beginning before a sequence (0 is the end), until f says false.
+// It returns the sequence to go on before, 0 when the beginning was reached.
+func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject string, before uint64,
+	f func(*jetstream.RawStreamMsg) (bool, error),
+) (uint64, error) {
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return 0, fmt.Errorf("stream: read %s: %w", stream, err)
+	}
+	state := s.CachedInfo().State
+	if before == 0 || before > state.LastSeq+1 {
+		before = state.LastSeq + 1
+	}
+	stop := uint64(0)
+	if before > maxLookBack {
+		stop = before - maxLookBack
+	}
+	for before > state.FirstSeq && before > stop && state.Msgs > 0 {
+		from := max(state.FirstSeq, 1)
+		if before > from+window {
+			from = before - window
+		}
+		var page []*jetstream.RawStreamMsg
+		_, _, err := From(ctx, js, stream, subject, from, int(before-from), func(m *jetstream.RawStreamMsg) error {
+			if m.Sequence < before {
+				page = append(page, m)
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		for i := len(page) - 1; i >= 0; i-- {
+			more, err := f(page[i])
+			if err != nil {
+				return 0, err
+			}
+			if !more {
+				return page[i].Sequence, nil
+			}
+		}
+		before = from
+	}
+	if before <= state.FirstSeq {
+		return 0, nil
+	}
+	return before, nil
+}

@@ -1,0 +1,239 @@
+package subscription
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"strings"
+	"sync"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+
+	"github.com/posthornhq/posthorn/pkg/event"
+)
+
+const (
+	// maxFilter is how many characters a filter may have.
+	maxFilter = 4096
+	// maxFilterCost bounds one evaluation, in CEL's units: about one for each
+	// operation, and for strings one for each ten characters looked at. That is
+	// some milliseconds.
+	maxFilterCost = 100_000
+	// interruptEvery is after how many steps of a loop the context is looked at.
+	interruptEvery = 100
+)
+
+// A Filter is a compiled condition in the Common Expression Language (cel.dev)
+// over type, source, tenant, subject and context, which are strings, extensions, a
+// map of strings, and data, the event's JSON.
+//
+// Numbers in data are integers where they are written as such and fit into 64
+// bits, otherwise floating point. Comparing does not care: data.total > 100.0 and
+// data.total > 100 hold for 101 and 101.0 alike. Calculating does, as always in
+// CEL: write double(data.total) * 1.2 > 100.0.
+//
+// A Filter may be used by many goroutines at once.
+type Filter struct {
+	text      string
+	program   cel.Program
+	needsData bool
+}
+
+// environment is what filters can refer to. Making it takes long enough to do
+// it once and not for every filter; it depends on nothing.
+var environment = sync.OnceValues(func() (*cel.Env, error) {
+	return cel.NewEnv(
+		cel.CrossTypeNumericComparisons(true),
+		cel.ParserExpressionSizeLimit(maxFilter),
+		cel.Variable("type", cel.StringType),
+		cel.Variable("source", cel.StringType),
+		cel.Variable("tenant", cel.StringType),
+		cel.Variable("subject", cel.StringType),
+		cel.Variable("context", cel.StringType),
+		cel.Variable("extensions", cel.MapType(cel.StringType, cel.StringType)),
+		cel.Variable("data", cel.DynType),
+	)
+})
+
+// CompileFilter reads a filter. Its error says in words, and with the place,
+// what is wrong.
+func CompileFilter(text string) (*Filter, error) {
+	env, err := environment()
+	if err != nil {
+		return nil, fmt.Errorf("subscription: environment of filters: %w", err)
+	}
+	ast, issues := env.Compile(text)
+	if err := issues.Err(); err != nil {
+		return nil, fmt.Errorf("filter: %w", err)
+	}
+	// A dyn could be a condition, but whether it is one would only show event by
+	// event, when nobody looks.
+	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) {
+		return nil, fmt.Errorf("filter is of type %s, must be a condition (bool); compare it with something, as in data.active == true", t)
+	}
+	program, err := env.Program(ast,
+		cel.EvalOptions(cel.OptOptimize),
+		cel.CostLimit(maxFilterCost),
+		cel.InterruptCheckFrequency(interruptEvery),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("filter: %w", err)
+	}
+	f := &Filter{text: text, program: program}
+	for _, ref := range ast.NativeRep().ReferenceMap() {
+		if ref.Name == "data" {
+			f.needsData = true
+		}
+	}
+	return f, nil
+}
+
+// String returns the filter as it was written.
+func (f *Filter) String() string { return f.text }
+
+// NeedsData reports whether the filter looks into the event's data; if not,
+// the event need not be fetched for it.
+func (f *Filter) NeedsData() bool { return f.needsData }
+
+// Eval reports whether e passes. An error means that this can't be told: a
+// field is not in the data, or of another type than the filter expects (has(data.x)
+// asks first), the data is not JSON, the cost limit was reached, or ctx is
+// done. Unless it is the latter, it will be the same next time; callers treat
+// the event as not matching, and report it.
+func (f *Filter) Eval(ctx context.Context, e *event.Event) (bool, error) {
+	return f.EvalFacts(ctx, NewFacts(e))
+}
+
+// EvalFacts is [Filter.Eval] for an event that several filters are asked about.
+func (f *Filter) EvalFacts(ctx context.Context, facts *Facts) (bool, error) {
+	if f.needsData {
+		if err := facts.decode(); err != nil {
+			return false, fmt.Errorf("filter %q: %w", f.text, err)
+		}
+	}
+	// CEL looks at the context only in loops.
+	if err := ctx.Err(); err != nil {
+		return false, fmt.Errorf("filter %q: %w", f.text, err)
+	}
+	out, _, err := f.program.ContextEval(ctx, facts)
+	if err != nil {
+		return false, fmt.Errorf("filter %q: %w", f.text, err)
+	}
+	pass, ok := out.(types.Bool)
+	if !ok {
+		return false, fmt.Errorf("filter %q: result is %v, not a bool", f.text, out.Type())
+	}
+	return bool(pass), nil
+}
+
+// Facts are what filters can know of one event. The data is decoded when the
+// first filter wants it, and then kept for the others; so Facts are for one
+// goroutine.
+type Facts struct {
+	event   *event.Event
+	decoded bool
+	data    any
+	err     error
+}
+
+// NewFacts returns the facts of e, which must not change while they are in use.
+func NewFacts(e *event.Event) *Facts { return &Facts{event: e} }
+
+// ResolveName returns the value of a variable; it is for CEL.
+func (f *Facts) ResolveName(name string) (any, bool) {
+	switch name {
+	case "type":
+		return f.event.Type, true
+	case "source":
+		return f.event.Source, true
+	case "tenant":
+		return f.event.Tenant, true
+	case "subject":
+		return f.event.Subject, true
+	case "context":
+		if f.event.Context == "" {
+			return event.DefaultContext, true
+		}
+		return f.event.Context, true
+	case "extensions":
+		return f.event.Extensions, true
+	case "data":
+		return f.data, f.decoded && f.err == nil
+	}
+	return nil, false
+}
+
+// Parent returns nil: there is nothing beyond the event. It is for CEL.
+func (f *Facts) Parent() cel.Activation { return nil }
+
+func (f *Facts) decode() error {
+	if !f.decoded {
+		f.data, f.err = decodeData(f.event)
+		f.decoded = true
+	}
+	return f.err
+}
+
+func decodeData(e *event.Event) (any, error) {
+	if !isJSON(e.ContentType()) {
+		return nil, fmt.Errorf("data is %s, not JSON", e.ContentType())
+	}
+	d := json.NewDecoder(bytes.NewReader(e.Data))
+	d.UseNumber() // an ID beyond 2^53 must not become another one
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("data: there is more than one JSON value")
+	}
+	return numbers(v)
+}
+
+// isJSON reports whether a media type is JSON: application/json, or one with the
+// structured syntax suffix +json (RFC 6839).
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (t == "application/json" || t == "text/json" || strings.HasSuffix(t, "+json"))
+}
+
+// numbers replaces the numbers in v, in place, by what CEL calculates with.
+func numbers(v any) (any, error) {
+	var err error
+	switch v := v.(type) {
+	case json.Number:
+		return number(v)
+	case map[string]any:
+		for key, item := range v {
+			if v[key], err = numbers(item); err != nil {
+				return nil, err
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if v[i], err = numbers(item); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return v, nil
+}
+
+func number(n json.Number) (any, error) {
+	if i, err := n.Int64(); err == nil {
+		return i, nil
+	}
+	d, err := n.Float64()
+	if err != nil {
+		return nil, fmt.Errorf("data: number %s is too large", n)
+	}
+	return d, nil
+}

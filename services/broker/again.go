@@ -1,0 +1,106 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/posthornhq/posthorn/pkg/deadletter"
+	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/subscription"
+)
+
+// A Retried is what became of one dead letter.
+type Retried struct {
+	Letter event.DeadLetter
+	Round  int // the one that was queued
+	Err    error
+}
+
+// Retry queues the deliveries of dead letters anew, each as a new round by its
+// subscription's policy of now, and removes the dead letters. If it dies in
+// between, the dead letter stays, and another retry queues the same round.
+func (b *Broker) Retry(ctx context.Context, letters *deadletter.Letters, ids []string) []Retried {
+	out := make([]Retried, len(ids))
+	for i, id := range ids {
+		out[i] = b.retry(ctx, letters, id)
+	}
+	return out
+}
+
+func (b *Broker) retry(ctx context.Context, letters *deadletter.Letters, id string) Retried {
+	letter, err := letters.Get(ctx, id)
+	r := Retried{Letter: letter, Err: err}
+	if err != nil {
+		r.Letter.ID = id
+		return r
+	}
+	sub, ok := b.Catalog.Subscription(letter.Subscription)
+	if !ok || sub.Disabled {
+		r.Err = errs.New(errs.Conflict, "subscription %s is deleted or disabled; put it back, then retry", letter.Subscription)
+		return r
+	}
+	// Written anew, so that retention takes the event for young.
+	ev, revision, err := b.Store.Touch(ctx, letter.Event)
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	r.Round = letter.Round + 1
+	if r.Err = b.requeue(ctx, ev, sub, revision, r.Round); r.Err != nil {
+		return r
+	}
+	if _, err := letters.Remove(ctx, id); err != nil {
+		r.Err = fmt.Errorf("broker: queued again, but: %w", err)
+	}
+	return r
+}
+
+func (b *Broker) requeue(ctx context.Context, ev *event.Event, sub *subscription.Subscription, revision uint64, round int) error {
+	d := event.Delivery{
+		Event: ev.ID, Subscription: sub.Name, Round: round, Policy: sub.Policy, Priority: sub.Priority, Revision: revision,
+	}
+	p := b.Queue.Enqueue(&d, ev.TraceParent)
+	if _, err := p.Wait(ctx); err != nil {
+		return fmt.Errorf("broker: queue %s again: %w", d.Key(), err)
+	}
+	return b.Store.Commit(ctx)
+}
+
+// Replay delivers a stored event again to all subscriptions that match it now,
+// and returns how many deliveries it queued.
+func (b *Broker) Replay(ctx context.Context, id string) (int, error) {
+	ev, revision, err := b.Store.Touch(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	attempts, err := b.Ledger.Attempts(ctx, id, ev.Received.Add(-time.Minute))
+	if err != nil {
+		return 0, err
+	}
+	rounds := map[string]int{}
+	for i := range attempts {
+		rounds[attempts[i].Subscription] = max(rounds[attempts[i].Subscription], attempts[i].Round)
+	}
+	n := 0
+	var facts *subscription.Facts
+	for _, s := range b.Catalog.Subscriptions().Match(ev, nil) {
+		if s.Filter != nil {
+			var ok bool
+			if ok, facts, err = b.passes(ctx, s, ev, facts); err != nil {
+				return n, err
+			}
+			if !ok {
+				continue
+			}
+		}
+		// Round 1 may be queued and untried, so a replay is 2 at least.
+		if err := b.requeue(ctx, ev, s, revision, max(rounds[s.Name], 1)+1); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+

@@ -1,0 +1,89 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/posthornhq/posthorn/pkg/event"
+)
+
+// A Publish is one event of a batch with its idempotency key.
+type Publish struct {
+	Event event.Event
+	Key   string
+}
+
+// A Result is the answer for one event of a batch.
+type Result struct {
+	Receipt event.Receipt
+	Err     error
+}
+
+// AcceptAll accepts a batch and answers for each event, in order. Those that
+// are new and valid are stored and queued as one: while something of ours
+// fails, none of them is accepted.
+func (b *Broker) AcceptAll(ctx context.Context, batch []Publish) []Result {
+	results := make([]Result, len(batch))
+	evs := make([]*event.Event, 0, len(batch))
+	fresh := make([]int, 0, len(batch)) // indexes into batch of evs
+	keys := make([]string, len(batch))  // claims of evs
+	for i := range batch {
+		ev := &batch[i].Event
+		ok, err := b.begin(ctx, ev, batch[i].Key, &keys[i], &results[i].Receipt)
+		switch {
+		case err != nil:
+			results[i].Err = err
+			b.reject(ctx, ev, err)
+		case ok:
+			evs = append(evs, ev)
+			fresh = append(fresh, i)
+		default:
+			b.Metrics.accepted(ev, results[i].Receipt.Duplicate)
+		}
+	}
+	if len(evs) == 0 {
+		return results
+	}
+	positions, err := b.Store.AppendAll(ctx, evs)
+	for n, i := range fresh {
+		ev := evs[n]
+		if err != nil {
+			results[i].Err = err
+			b.Metrics.Rejected("unavailable")
+			continue
+		}
+		results[i].Receipt = event.Receipt{ID: ev.ID, Sequence: positions[n].Sequence}
+		b.Metrics.accepted(ev, false)
+		if keys[i] != "" {
+			b.mark(ctx, keys[i], ev.ID)
+		}
+	}
+	return results
+}
+
+// begin does everything before the store for one event of a batch. It reports
+// true if the event is to be stored; else r answers it.
+func (b *Broker) begin(ctx context.Context, ev *event.Event, key string, claimKey *string, r *event.Receipt) (bool, error) {
+	if err := b.complete(ev); err != nil {
+		return false, err
+	}
+	if key != "" {
+		*claimKey = ingestKey(ev, key)
+		claim, err := b.Claims.Claim(ctx, *claimKey, ev.ID, b.cfg.Window)
+		if err != nil {
+			return false, err
+		}
+		if !claim.Mine(ev.ID) {
+			*r, err = b.repeat(ctx, ev, *claimKey, claim)
+			return false, err
+		}
+	}
+	if err := b.validate(ev); err != nil {
+		if key != "" {
+			if rErr := b.Claims.Release(ctx, *claimKey, ev.ID); rErr != nil {
+				b.Log.Warn("a claim was not given up; its key stays taken until it expires", "key", *claimKey, "err", rErr)
+			}
+		}
+		return false, err
+	}
+	return true, nil
+}
