@@ -1,0 +1,385 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/posthornhq/posthorn/pkg/deadletter"
+	"github.com/posthornhq/posthorn/pkg/dedup"
+	"github.com/posthornhq/posthorn/pkg/destination"
+	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/ledger"
+	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/queue"
+	"github.com/posthornhq/posthorn/pkg/subscription"
+	"github.com/posthornhq/posthorn/pkg/telemetry"
+)
+
+// Events reads stored events. It is satisfied by *store.Store.
+type Events interface {
+	Get(ctx context.Context, id string) (*event.Event, error)
+}
+
+// Catalog knows the subscriptions and policies. It is satisfied by *catalog.Catalog.
+type Catalog interface {
+	Subscription(name string) (*subscription.Subscription, bool)
+	Policy(name string) *policy.Policy
+	Policies() []*policy.Policy
+}
+
+// Config holds what operators may tune. The zero value is usable.
+type Config struct {
+	// Concurrency is the number of attempts in flight at once in each lane.
+	// Default 128.
+	Concurrency int
+	// DoneTTL is how long a delivered delivery is remembered. Default 15m.
+	DoneTTL time.Duration
+}
+
+func (c *Config) setDefaults() {
+	if c.Concurrency == 0 {
+		c.Concurrency = 128
+	}
+	if c.DoneTTL == 0 {
+		c.DoneTTL = 15 * time.Minute
+	}
+}
+
+// Deps are the parts that a Dispatcher works with.
+type Deps struct {
+	Events  Events
+	Queue   *queue.Queue
+	Claims  dedup.Claims
+	Ledger  *ledger.Ledger
+	Letters *deadletter.Letters
+	Catalog Catalog
+	// Open makes a subscription's destination.
+	Open func(*subscription.Subscription) (destination.Destination, error)
+	// Disable disables a subscription whose endpoint is gone.
+	Disable func(ctx context.Context, name string) error
+	Log     *slog.Logger
+	Metrics *Metrics
+}
+
+// A Dispatcher makes attempts at deliveries.
+type Dispatcher struct {
+	Deps
+	cfg     Config
+	targets targets
+	changed chan struct{}
+}
+
+// New returns a Dispatcher. It does nothing until [Dispatcher.Run] is called.
+func New(d Deps, cfg Config) (*Dispatcher, error) {
+	cfg.setDefaults()
+	if cfg.Concurrency < 0 {
+		return nil, fmt.Errorf("dispatcher: concurrency %d is negative", cfg.Concurrency)
+	}
+	if d.Metrics == nil {
+		d.Metrics = none()
+	}
+	return &Dispatcher{Deps: d, cfg: cfg, targets: targets{open: d.Open}, changed: make(chan struct{}, 1)}, nil
+}
+
+// CatalogChanged says that policies or subscriptions changed. It does not block.
+func (d *Dispatcher) CatalogChanged() {
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+// handle makes an attempt at a leased delivery and settles the lease. Where
+// something of ours fails, the lease runs out and the queue hands the delivery
+// out again.
+func (d *Dispatcher) handle(ctx context.Context, lease *queue.Lease) {
+	dl := lease.Delivery()
+	log := d.Log.With("event", dl.Event, "subscription", dl.Subscription, "round", dl.Round, "attempt", dl.Attempt)
+	p := d.Catalog.Policy(dl.Policy)
+
+	mine, err := d.claim(ctx, lease, p)
+	if err != nil {
+		log.Error("the delivery waits, because it could not be claimed", "err", err)
+		d.retry(lease, ourRetry, log)
+		return
+	}
+	if !mine {
+		d.Metrics.duplicate()
+		if err := lease.Done(); err != nil {
+			log.Error("a duplicate was not settled; it will come again", "err", err)
+		}
+		return
+	}
+	ev, err := d.Events.Get(ctx, dl.Event)
+	if errs.KindOf(err) == errs.NotFound {
+		d.bury(ctx, lease, letter(dl, nil, "missing", errs.MessageOf(err)), log)
+		return
+	}
+	if err != nil {
+		log.Error("the delivery waits, because its event could not be read", "err", err)
+		d.retry(lease, ourRetry, log)
+		return
+	}
+	sub, ok := d.Catalog.Subscription(dl.Subscription)
+	if !ok || sub.Disabled {
+		d.bury(ctx, lease, letter(dl, ev, "no-subscription", "the subscription was deleted or disabled after the event was routed"), log)
+		return
+	}
+	target, err := d.targets.get(sub)
+	if err != nil {
+		d.bury(ctx, lease, letter(dl, ev, "refused", "the subscription's destination cannot be used: "+err.Error()), log)
+		return
+	}
+	if !target.enter(ctx, sub.MaxInFlight, p.AckWait()/2, lease) {
+		return // on the way down; the lease runs out
+	}
+	a, res := d.attempt(ctx, target.dest, ev, lease, p)
+	target.leave()
+	d.settle(ctx, lease, ev, a, res, p, log)
+}
+
+// ourRetry is the wait after a failure of the platform's own. It uses up a try,
+// as everything does that the queue hands out again.
+const ourRetry = 5 * time.Second
+
+// claim reports whether this lease is the one that may deliver (see ADR 4).
+func (d *Dispatcher) claim(ctx context.Context, lease *queue.Lease, p *policy.Policy) (bool, error) {
+	dl := lease.Delivery()
+	key, owner := claimKey(dl), strconv.FormatUint(dl.Sequence, 10)
+	ttl := claimTTL(p)
+	for {
+		claim, err := d.Claims.Claim(ctx, key, owner, ttl)
+		switch {
+		case err != nil:
+			return false, err
+		case claim.Unsure && dl.Attempt > 1:
+			// The one before may be done, and only the claims that are out of
+			// reach know.
+			return false, errors.Join(errors.New("dispatcher: the claims are out of reach, and this is no first try"), d.Claims.Release(ctx, key, owner))
+		case claim.Done:
+			return false, nil
+		case claim.Mine(owner):
+			return true, nil
+		}
+		// Undone, and somebody else's. While that message is there, it is the one;
+		// a loss of power can keep a claim and lose the message that it names.
+		if alive, err := d.alive(ctx, claim.Owner, dl); err != nil || alive {
+			return false, err
+		}
+		taken, err := d.Claims.Takeover(ctx, key, claim, owner, ttl)
+		if err != nil || taken {
+			return taken, err
+		}
+	}
+}
+
+// alive reports whether the message at a sequence is of the same delivery.
+func (d *Dispatcher) alive(ctx context.Context, owner string, dl *event.Delivery) (bool, error) {
+	seq, err := strconv.ParseUint(owner, 10, 64)
+	if err != nil {
+		return false, nil // not ours; nobody can be waiting for it
+	}
+	other, err := d.Queue.Get(ctx, seq)
+	if errs.KindOf(err) == errs.NotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return other.Key() == dl.Key(), nil
+}
+
+func claimKey(dl *event.Delivery) string {
+	return "delivery:" + dl.Event + ":" + dl.Subscription + ":" + strconv.Itoa(dl.Round)
+}
+
+// claimTTL is as long as the delivery can come back: it is given up when it is
+// older than the policy's limit.
+func claimTTL(p *policy.Policy) time.Duration { return elapsedLimit(p) + p.AckWait() }
+
+func elapsedLimit(p *policy.Policy) time.Duration {
+	if p.Schedule.MaxElapsed > 0 {
+		return p.Schedule.MaxElapsed
+	}
+	return policy.MaxMaxElapsed
+}
+
+// attempt makes one try and describes it.
+func (d *Dispatcher) attempt(ctx context.Context, dest destination.Destination, ev *event.Event, lease *queue.Lease, p *policy.Policy) (*event.Attempt, destination.Result) {
+	dl := lease.Delivery()
+	now := time.Now()
+	sendCtx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	d.Metrics.inFlight.Inc()
+	res := dest.Send(sendCtx, &destination.Message{
+		Event: ev, Delivery: dl, TraceParent: telemetry.Child(lease.TraceParent()), Now: now,
+	})
+	d.Metrics.inFlight.Dec()
+	a := &event.Attempt{
+		Event: ev.ID, Type: ev.Type, Subscription: dl.Subscription, Round: dl.Round, Number: dl.Attempt,
+		Outcome: res.Outcome(p.Retryable), Destination: dest.String(), Status: res.Status, ErrorClass: res.ErrorClass,
+		Response: text(res.Response), At: now, Latency: res.Latency, Queued: dl.Queued,
+	}
+	if res.Err != nil {
+		a.Error = res.Err.Error()
+	}
+	if a.Outcome == event.Retry {
+		delay := max(p.Schedule.Delay(dl.Attempt, rand.Float64), res.RetryAfter)
+		a.NextAt = time.Now().Add(delay)
+		if dl.Attempt > p.MaxRetries || a.NextAt.Sub(dl.Queued) > elapsedLimit(p) {
+			a.Outcome, a.NextAt = event.Exhausted, time.Time{}
+		}
+	}
+	d.Metrics.attempted(a, ev)
+	return a, res
+}
+
+// settle records the attempt and then ends the lease with what it taught. It
+// runs under no attempt's time limit: an attempt that used up its time happened
+// all the same.
+func (d *Dispatcher) settle(ctx context.Context, lease *queue.Lease, ev *event.Event, a *event.Attempt, res destination.Result, p *policy.Policy, log *slog.Logger) {
+	dl := lease.Delivery()
+	record, err := d.Ledger.Record(a)
+	if err != nil {
+		log.Error("the attempt was not recorded", "err", err)
+		return
+	}
+	if a.Outcome == event.Delivered {
+		// Side by side with the record: what must come before the lease's end is both.
+		err = d.Claims.Done(ctx, claimKey(dl), strconv.FormatUint(dl.Sequence, 10), d.cfg.DoneTTL)
+	}
+	if _, rErr := record.Wait(ctx); err == nil {
+		err = rErr
+	}
+	if err != nil {
+		log.Error("the attempt was not recorded; the delivery will come again", "outcome", a.Outcome, "err", err)
+		return
+	}
+	switch a.Outcome {
+	case event.Delivered:
+		if err := lease.Done(); err != nil {
+			log.Error("the delivery was not settled; it will come again and be known", "err", err)
+		}
+		log.Debug("delivered", "status", a.Status, "latency", a.Latency)
+	case event.Retry:
+		d.retry(lease, time.Until(a.NextAt), log)
+		log.Info("will be tried again", "status", a.Status, "class", a.ErrorClass, "err", a.Error, "next", a.NextAt)
+	default:
+		dead := letter(dl, ev, string(a.Outcome), a.Error)
+		dead.Status = a.Status
+		if res.Gone {
+			dead.Reason = "gone"
+			if err := d.Disable(ctx, dl.Subscription); err != nil {
+				log.Error("the subscription, whose endpoint is gone, was not disabled", "err", err)
+			}
+		}
+		d.bury(ctx, lease, dead, log)
+	}
+}
+
+func (d *Dispatcher) retry(lease *queue.Lease, delay time.Duration, log *slog.Logger) {
+	if err := lease.Retry(max(delay, time.Millisecond)); err != nil {
+		log.Error("the delivery was not handed back; it will come again when the lease runs out", "err", err)
+	}
+}
+
+// bury stores a dead letter, and only then ends the lease.
+func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.DeadLetter, log *slog.Logger) {
+	if err := d.Letters.Put(ctx, dead); err != nil {
+		log.Error("the dead letter was not stored; the delivery will come again", "err", err)
+		return
+	}
+	dl := lease.Delivery()
+	// A repeat of this message must not bring it back to life. A retry by hand is
+	// a new round, with a claim of its own.
+	if err := d.Claims.Done(ctx, claimKey(dl), strconv.FormatUint(dl.Sequence, 10), d.cfg.DoneTTL); err != nil {
+		log.Warn("the claim of a dead letter was not marked", "err", err)
+	}
+	if err := lease.Kill(dead.Reason); err != nil {
+		log.Error("the dead delivery was not settled; it will come again and be known", "err", err)
+	}
+	d.Metrics.dead(dead.Reason)
+	log.Warn("dead letter", "reason", dead.Reason, "status", dead.Status, "detail", dead.Detail)
+}
+
+// letter describes a delivery that is given up; ev is nil if the event is not there.
+func letter(dl *event.Delivery, ev *event.Event, reason, detail string) *event.DeadLetter {
+	l := &event.DeadLetter{
+		Event: dl.Event, Subscription: dl.Subscription, Policy: dl.Policy, Priority: dl.Priority,
+		Round: dl.Round, Attempts: dl.Attempt, Reason: reason, Detail: detail, At: time.Now(),
+	}
+	if ev != nil {
+		l.Type, l.Source, l.Context, l.Tenant = ev.Type, ev.Source, ev.Context, ev.Tenant
+	}
+	return l
+}
+
+// targets keeps the destinations of subscriptions, made anew when one changed.
+type targets struct {
+	open func(*subscription.Subscription) (destination.Destination, error)
+	m    sync.Map // name → *target
+}
+
+type target struct {
+	sub   *subscription.Subscription
+	dest  destination.Destination
+	slots chan struct{} // nil without a limit of the subscription's own
+}
+
+func (t *targets) get(sub *subscription.Subscription) (*target, error) {
+	if v, ok := t.m.Load(sub.Name); ok {
+		if got, ok := v.(*target); ok && got.sub == sub {
+			return got, nil
+		}
+	}
+	dest, err := t.open(sub)
+	if err != nil {
+		return nil, err
+	}
+	made := &target{sub: sub, dest: dest}
+	if sub.MaxInFlight > 0 {
+		made.slots = make(chan struct{}, sub.MaxInFlight)
+	}
+	t.m.Store(sub.Name, made)
+	return made, nil
+}
+
+// enter waits for one of the subscription's own slots, and keeps the lease
+// alive meanwhile. It reports false when ctx is done.
+func (t *target) enter(ctx context.Context, limit int, every time.Duration, lease *queue.Lease) bool {
+	if limit == 0 || t.slots == nil {
+		return true
+	}
+	select {
+	case t.slots <- struct{}{}:
+		return true
+	default:
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case t.slots <- struct{}{}:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+			if err := lease.Extend(); err != nil {
+				return false
+			}
+		}
+	}
+}
+
+func (t *target) leave() {
+	if t.slots != nil {
+		<-t.slots
+	}
+}

@@ -1,0 +1,159 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/queue"
+)
+
+const (
+	// lookEvery is how often the lanes are looked over without a change.
+	lookEvery = 30 * time.Second
+	// laneRetry is the pause before a lane that ended is begun again.
+	laneRetry = time.Second
+)
+
+// laneKey names a shared lane.
+type laneKey struct {
+	policy   string
+	priority event.Priority
+}
+
+// running is a lane that hands out leases, with the settings that its consumer has.
+type running struct {
+	cancel   context.CancelFunc
+	settings string
+}
+
+// Run dispatches until ctx is done, waits for the attempts in flight, and
+// returns nil. It returns an error only if it cannot go on.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	lanes := map[laneKey]*running{}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		if err := d.reconcile(ctx, lanes, &wg); err != nil && ctx.Err() == nil {
+			d.Log.Error("the lanes could not be brought up to date; they will be again soon", "err", err)
+			tick.Reset(laneRetry)
+		} else {
+			tick.Reset(lookEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// reconcile gives every policy a lane for each priority, and the lanes of
+// policies that are gone the time to run empty.
+func (d *Dispatcher) reconcile(ctx context.Context, lanes map[laneKey]*running, wg *sync.WaitGroup) error {
+	wanted := map[laneKey]*policy.Policy{}
+	for _, p := range d.Catalog.Policies() {
+		for _, prio := range event.Priorities() {
+			wanted[laneKey{p.Name, prio}] = p
+		}
+	}
+	there, err := d.Queue.Lanes(ctx)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, l := range there {
+		key := laneKey{l.Policy, l.Priority}
+		if wanted[key] != nil {
+			continue
+		}
+		gone := false
+		if l.Waiting == 0 && l.Pending == 0 {
+			if gone, err = d.Queue.RemoveLane(ctx, l.Policy, l.Priority); err != nil {
+				failed = errors.Join(failed, err)
+			}
+		}
+		if gone {
+			if r := lanes[key]; r != nil {
+				r.cancel()
+				delete(lanes, key)
+			}
+			continue
+		}
+		// What is queued by a policy that is gone goes by the default's settings.
+		wanted[key] = d.Catalog.Policy(l.Policy)
+	}
+	for key, p := range wanted {
+		if err := d.ensure(ctx, key, p, lanes, wg); err != nil {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
+}
+
+func (d *Dispatcher) ensure(ctx context.Context, key laneKey, p *policy.Policy, lanes map[laneKey]*running, wg *sync.WaitGroup) error {
+	describe := p.Describe()
+	settings := fmt.Sprint(p.MaxDeliver(), p.AckWait(), describe)
+	r := lanes[key]
+	if r != nil && r.settings == settings {
+		return nil
+	}
+	err := d.Queue.EnsureLane(ctx, queue.LaneConfig{
+		Policy: key.policy, Priority: key.priority,
+		MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: describe,
+	})
+	if err != nil {
+		return err
+	}
+	if r != nil {
+		r.settings = settings
+		return nil
+	}
+	laneCtx, cancel := context.WithCancel(ctx)
+	lanes[key] = &running{cancel: cancel, settings: settings}
+	wg.Go(func() {
+		defer cancel()
+		d.lane(laneCtx, key)
+	})
+	return nil
+}
+
+// lane hands out a lane's leases until ctx is done. If the lane's consumer is
+// deleted under it, it is made again.
+func (d *Dispatcher) lane(ctx context.Context, key laneKey) {
+	// An attempt outlives the signal that stops the lane: cutting it short would
+	// make every deploy a burst of retries. Its own timeout bounds it.
+	attempts := context.WithoutCancel(ctx)
+	for {
+		err := d.Queue.Consume(ctx, key.policy, key.priority, d.cfg.Concurrency, func(l *queue.Lease) {
+			d.handle(attempts, l)
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		d.Log.Warn("a lane ended and is begun again", "policy", key.policy, "priority", key.priority, "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(laneRetry):
+		}
+		p := d.Catalog.Policy(key.policy)
+		if err := d.Queue.EnsureLane(ctx, queue.LaneConfig{
+			Policy: key.policy, Priority: key.priority,
+			MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: p.Describe(),
+		}); err != nil && ctx.Err() == nil {
+			d.Log.Warn("its consumer was not made", "err", err)
+		}
+	}
+}
+
+// text returns b as valid UTF-8.
+func text(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
