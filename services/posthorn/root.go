@@ -81,6 +81,9 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newPublish(a),
 		newEvent(a),
 		newDeadLetter(a),
+		newServe(a),
+		newTopology(a),
+		newConfig(a),
 		newVersion(a),
 		newExitCodes(),
 	)

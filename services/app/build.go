@@ -1,0 +1,363 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/audit"
+	"github.com/posthornhq/posthorn/pkg/catalog"
+	"github.com/posthornhq/posthorn/pkg/config"
+	"github.com/posthornhq/posthorn/pkg/deadletter"
+	"github.com/posthornhq/posthorn/pkg/dedup"
+	"github.com/posthornhq/posthorn/pkg/destination"
+	"github.com/posthornhq/posthorn/pkg/destination/webhook"
+	"github.com/posthornhq/posthorn/pkg/ledger"
+	"github.com/posthornhq/posthorn/pkg/netguard"
+	"github.com/posthornhq/posthorn/pkg/queue"
+	"github.com/posthornhq/posthorn/pkg/schema"
+	"github.com/posthornhq/posthorn/pkg/seal"
+	"github.com/posthornhq/posthorn/pkg/store"
+	"github.com/posthornhq/posthorn/pkg/stream"
+	"github.com/posthornhq/posthorn/pkg/subscription"
+	"github.com/posthornhq/posthorn/pkg/trace"
+	"github.com/posthornhq/posthorn/services/api"
+	"github.com/posthornhq/posthorn/services/broker"
+	"github.com/posthornhq/posthorn/services/dispatcher"
+	"github.com/posthornhq/posthorn/services/gateway"
+	"github.com/posthornhq/posthorn/services/registry"
+)
+
+// build makes the parts and says in which order they start. It is long because
+// it is straight: every dependency of the platform can be read here from top to
+// bottom, and each "if" on a role is the only place where it is decided.
+func (a *App) build(ctx context.Context) error {
+	cfg, roles := a.cfg, a.cfg.Roles
+	if err := a.openNATS(); err != nil {
+		return err
+	}
+	nc, err := a.connect("main")
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("app: %w", err)
+	}
+	if err := a.ensureTopology(ctx, js); err != nil {
+		return err
+	}
+	a.health.Register("jetstream", a.natsCheck(js))
+	if a.barrier != nil {
+		a.add("commit", func(ctx context.Context) error { return a.barrier.Watch(ctx, a.log) }, nil)
+	}
+
+	// What every role needs: the configuration, its secrets, and who may change them.
+	buckets, err := openBuckets(ctx, js)
+	if err != nil {
+		return err
+	}
+	sealer, err := a.sealer()
+	if err != nil {
+		return err
+	}
+	cat, err := catalog.New(buckets.config, buckets.secrets, sealer, a.log, catalog.Config{})
+	if err != nil {
+		return err
+	}
+	a.add("catalog", cat.Run, cat.Ready())
+	schemas, err := schema.NewRegistry(buckets.schemas, a.wait, a.log, schema.Config{})
+	if err != nil {
+		return err
+	}
+	a.add("schemas", schemas.Run, nil)
+	if err := a.adminKey(ctx, buckets.identity); err != nil {
+		return err
+	}
+	admin := api.NewAdminKey(buckets.identity)
+	a.add("admin key", admin.Run, nil)
+
+	// The state, over a connection of its own for each who writes much.
+	claims, err := a.claims(js)
+	if err != nil {
+		return err
+	}
+	state, err := a.state()
+	if err != nil {
+		return err
+	}
+
+	// The broker, here or there.
+	brokerMetrics := broker.NewMetrics(a.reg)
+	local := broker.New(broker.Deps{
+		Store: state.events, Queue: state.queue, Ledger: state.ledger, Claims: claims, Schemas: schemas,
+		Catalog: cat, Log: a.log, Metrics: brokerMetrics,
+	}, broker.Config{Window: cfg.Dedup.Window})
+	var accept gateway.Acceptor = local
+	var publish api.Broker = localBroker{broker.NewServer(local)}
+	if roles.Has(config.Broker) {
+		if err := a.router(ctx, js, local, state.events); err != nil {
+			return err
+		}
+		if err := a.serveGRPC("broker", cfg.Broker, admin, false, broker.NewServer(local).Register); err != nil {
+			return err
+		}
+	} else if roles.Has(config.Gateway) || roles.Has(config.API) {
+		conn, err := a.dial(cfg.Broker)
+		if err != nil {
+			return err
+		}
+		accept, publish = broker.NewClient(conn), remoteBroker(conn)
+	}
+
+	// The Master API, here or there.
+	master, err := api.New(api.Deps{
+		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
+		Audit: audit.New(state.publisher), Commit: a.wait, Broker: publish,
+		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
+		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
+	}, a.log, api.Config{})
+	if err != nil {
+		return err
+	}
+	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName})
+	if err != nil {
+		return err
+	}
+	if roles.Has(config.Registry) {
+		if err := a.serveGRPC("registry", cfg.Registry, admin, false, schemaServer.Register); err != nil {
+			return err
+		}
+	}
+	rest, err := a.masterAPI(master, schemaServer, admin)
+	if err != nil {
+		return err
+	}
+	if roles.Has(config.Gateway) {
+		gw, err := gateway.New(accept, cat, state.ledger, a.log, gateway.NewMetrics(a.reg), gateway.Config{
+			MaxBytes: int64(cfg.MaxEventBytes), TrustedProxies: cfg.TrustedProxy,
+		})
+		if err != nil {
+			return err
+		}
+		if err := a.serveHTTP("gateway", cfg.HTTP, front(gw.Handler(), rest)); err != nil {
+			return err
+		}
+	}
+	if roles.Has(config.Dispatcher) {
+		if err := a.dispatcher(js, cat, claims, state, master); err != nil {
+			return err
+		}
+	}
+	return a.serveMetrics()
+}
+
+func (a *App) add(name string, run func(context.Context) error, ready <-chan struct{}) {
+	a.parts = append(a.parts, part{name: name, run: run, ready: ready})
+}
+
+// state is what is stored, as every role sees it.
+type state struct {
+	events    *store.Store
+	queue     *queue.Queue
+	ledger    *ledger.Ledger
+	letters   *deadletter.Letters
+	publisher *stream.Publisher
+	tracer    *trace.Tracer
+}
+
+func (a *App) state() (*state, error) {
+	var s state
+	for _, open := range []struct {
+		connection string
+		make       func(nc *nats.Conn) error
+	}{
+		{"store", func(nc *nats.Conn) (err error) {
+			s.events, err = store.New(nc, a.barrier, a.log, store.NewMetrics(a.reg), store.Config{
+				Threshold: int(a.cfg.Store.PayloadThreshold), MaxBytes: int(a.cfg.MaxEventBytes), MaxAge: a.cfg.Store.MaxAge,
+			})
+			return err
+		}},
+		{"queue", func(nc *nats.Conn) (err error) {
+			s.queue, err = queue.New(nc, a.log)
+			return err
+		}},
+		{"ledger", func(nc *nats.Conn) (err error) {
+			if s.ledger, err = ledger.New(nc); err != nil {
+				return err
+			}
+			if s.letters, err = deadletter.New(nc); err != nil {
+				return err
+			}
+			s.publisher, err = stream.New(nc)
+			return err
+		}},
+	} {
+		nc, err := a.connect(open.connection)
+		if err != nil {
+			return nil, err
+		}
+		if err := open.make(nc); err != nil {
+			return nil, err
+		}
+	}
+	s.tracer = trace.New(s.publisher.JetStream(), s.events, s.ledger, s.letters)
+	return &s, nil
+}
+
+// claims returns where claims are kept.
+func (a *App) claims(js jetstream.JetStream) (dedup.Claims, error) {
+	nc, err := a.connect("claims")
+	if err != nil {
+		return nil, err
+	}
+	if js, err = jetstream.New(nc); err != nil {
+		return nil, fmt.Errorf("app: %w", err)
+	}
+	kv := dedup.NewKV(js)
+	var claims dedup.Claims = kv
+	if url := a.cfg.RedisURL.Reveal(); url != "" {
+		client, err := dedup.OpenRedis(url)
+		if err != nil {
+			return nil, err
+		}
+		claims = dedup.NewRedis(client, "posthorn:")
+		if a.cfg.Dedup.OnRedisDown == config.KV {
+			if claims, err = dedup.NewFallback(claims, kv, a.log, a.reg, dedup.FallbackConfig{}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return dedup.Instrument(claims, a.reg)
+}
+
+// router adds the parts that route, keep the router's place, and make room.
+func (a *App) router(ctx context.Context, js jetstream.JetStream, b *broker.Broker, events *store.Store) error {
+	again, err := broker.PrepareRouter(ctx, js, a.checkpoint)
+	if err != nil {
+		return err
+	}
+	a.Facts.LookedBack = again
+	a.Facts.Unclean = a.checkpoint != nil && a.checkpoint.Unclean()
+	nc, err := a.connect("router")
+	if err != nil {
+		return err
+	}
+	rjs, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("app: %w", err)
+	}
+	if a.checkpoint != nil {
+		cp := a.checkpoint
+		a.add("checkpoint", func(ctx context.Context) error { return cp.Keep(ctx, js, a.barrier, a.log) }, nil)
+	}
+	a.add("retention", events.Retain, nil)
+	a.add("router", func(ctx context.Context) error {
+		defer b.Drain(context.WithoutCancel(ctx))
+		return b.Run(ctx, rjs)
+	}, nil)
+	return nil
+}
+
+// dispatcher adds the parts that deliver.
+func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API) error {
+	guard := netguard.New(a.cfg.AllowNet)
+	client := webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(a.cfg.Dispatch.Concurrency, 128)})
+	nc, err := a.connect("dispatcher")
+	if err != nil {
+		return err
+	}
+	q, err := queue.New(nc, a.log)
+	if err != nil {
+		return err
+	}
+	d, err := dispatcher.New(dispatcher.Deps{
+		Events: s.events, Queue: q, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
+		Open: func(sub *subscription.Subscription) (destination.Destination, error) {
+			return webhook.New(client, sub.Spec.GetDestination().GetWebhook(), sub.Name, sub.Secrets)
+		},
+		Disable: func(ctx context.Context, name string) error { return master.DisableSubscription(ctx, name, "dispatcher") },
+		Log:     a.log, Metrics: dispatcher.NewMetrics(a.reg),
+	}, dispatcher.Config{Concurrency: a.cfg.Dispatch.Concurrency, DoneTTL: a.cfg.Dedup.DoneTTL})
+	if err != nil {
+		return err
+	}
+	cat.OnChange(d.CatalogChanged)
+	a.add("undertaker", func(ctx context.Context) error { return d.Bury(ctx, js) }, nil)
+	a.add("queue depth", func(ctx context.Context) error { return watchDepth(ctx, q, a.reg, a.log) }, nil)
+	a.add("dispatcher", func(ctx context.Context) error {
+		defer client.Close()
+		return d.Run(ctx)
+	}, nil)
+	return nil
+}
+
+type buckets struct{ config, secrets, schemas, identity jetstream.KeyValue }
+
+func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) {
+	var b buckets
+	for name, kv := range map[string]*jetstream.KeyValue{
+		topology.BucketConfig: &b.config, topology.BucketSecrets: &b.secrets,
+		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity,
+	} {
+		var err error
+		if *kv, err = js.KeyValue(ctx, name); err != nil {
+			return nil, fmt.Errorf("app: open bucket %s: %w", name, err)
+		}
+	}
+	return &b, nil
+}
+
+// sealer returns what seals secrets at rest. The key is given, or made once
+// beside the embedded server's data.
+func (a *App) sealer() (*seal.Sealer, error) {
+	if k := a.cfg.SealKey.Reveal(); k != "" {
+		key, err := seal.ParseKey(k)
+		if err != nil {
+			return nil, fmt.Errorf("app: seal-key: %w", err)
+		}
+		return seal.New(key)
+	}
+	if !a.cfg.Embedded() {
+		return nil, errors.New("app: an external NATS server is shared, so its secrets need a key that is shared too: set POSTHORN_SEAL_KEY in every process (32 bytes in base64, for instance from `openssl rand -base64 32`)")
+	}
+	key, _, err := seal.LoadOrCreateKey(filepath.Join(a.cfg.Data, "seal.key"))
+	if err != nil {
+		return nil, err
+	}
+	return seal.New(key)
+}
+
+// adminKey makes sure that there is a key for the Master API.
+func (a *App) adminKey(ctx context.Context, identity jetstream.KeyValue) error {
+	path := ""
+	if a.cfg.Embedded() {
+		path = filepath.Join(a.cfg.Data, "admin.key")
+	}
+	key, created, err := api.EnsureAdminKey(ctx, identity, a.cfg.AdminKey.Reveal(), path)
+	if errors.Is(err, api.ErrKeyElsewhere) {
+		a.Facts.KeyNote = err.Error()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if created {
+		a.Facts.AdminKey = key
+		if err := a.wait(ctx); err != nil {
+			return err
+		}
+	}
+	a.Facts.KeyFile = path
+	return nil
+}
+
+func callerName(ctx context.Context) string {
+	id, _ := api.IdentityOf(ctx)
+	return id.Name
+}

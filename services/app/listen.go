@@ -1,0 +1,255 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/posthornhq/posthorn/pkg/config"
+	"github.com/posthornhq/posthorn/pkg/queue"
+	"github.com/posthornhq/posthorn/pkg/telemetry"
+	"github.com/posthornhq/posthorn/services/api"
+	"github.com/posthornhq/posthorn/services/registry"
+)
+
+// maxMessage is the largest gRPC message: a batch of events.
+const maxMessage = 64 << 20
+
+// listen takes an address, so that a taken one is an error of the start.
+func (a *App) listen(what, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("app: %s cannot listen on %s: %w; stop who does, or give another address", what, addr, err)
+	}
+	return l, nil
+}
+
+// serveHTTP adds a part that serves h on addr. A stop lets requests finish.
+func (a *App) serveHTTP(what, addr string, h http.Handler) error {
+	l, err := a.listen(what, addr)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	a.log.Debug("listening", "what", what, "address", l.Addr().String())
+	a.add(what, func(ctx context.Context) error {
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Serve(l) }()
+		select {
+		case err := <-ended:
+			return fmt.Errorf("serve %s: %w", addr, err)
+		case <-ctx.Done():
+		}
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.ShutdownTimeout)
+		defer cancel()
+		if err := srv.Shutdown(stop); err != nil {
+			return errors.Join(err, srv.Close())
+		}
+		return nil
+	}, nil)
+	return nil
+}
+
+// serveGRPC adds a part that serves gRPC on addr, with health and reflection.
+// strict demands a key of every caller; else only who comes from elsewhere
+// needs one, since the port is for the platform's own processes.
+func (a *App) serveGRPC(what, addr string, auth api.Authenticator, strict bool, register func(*grpc.Server), extra ...grpc.ServerOption) error {
+	l, err := a.listen(what, addr)
+	if err != nil {
+		return err
+	}
+	if !strict {
+		auth = optional{auth, loopback(addr)}
+	}
+	opts := append([]grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(4096),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(api.UnaryAuth(auth)),
+		grpc.ChainStreamInterceptor(api.StreamAuth(auth)),
+	}, extra...)
+	srv := grpc.NewServer(opts...)
+	register(srv)
+	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
+	reflection.Register(srv)
+	a.addGRPC(what+" gRPC", addr, l, srv)
+	return nil
+}
+
+// addGRPC adds a part that serves srv. A stop lets calls finish; streams have no
+// end of their own, so they get a while.
+func (a *App) addGRPC(name, addr string, l net.Listener, srv *grpc.Server) {
+	a.add(name, func(ctx context.Context) error {
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Serve(l) }()
+		select {
+		case err := <-ended:
+			return fmt.Errorf("serve %s: %w", addr, err)
+		case <-ctx.Done():
+		}
+		stopped := make(chan struct{})
+		go func() {
+			srv.GracefulStop()
+			close(stopped)
+		}()
+		select {
+		case <-stopped:
+		case <-time.After(5 * time.Second):
+			srv.Stop()
+		}
+		return nil
+	}, nil)
+}
+
+// optional lets callers of a loopback port do without a key; one that is given
+// must be right.
+type optional struct {
+	api.Authenticator
+	open bool
+}
+
+func (o optional) Authenticate(ctx context.Context, token string) (api.Identity, error) {
+	if token == "" && o.open {
+		return api.Identity{Name: "local"}, nil
+	}
+	return o.Authenticator.Authenticate(ctx, token)
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// dial returns a connection to another process of the platform.
+func (a *App) dial(addr string) (*grpc.ClientConn, error) {
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, PermitWithoutStream: true}),
+	}
+	if key := a.cfg.AdminKey.Reveal(); key != "" {
+		opts = append(opts, grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if md, _ := metadata.FromOutgoingContext(ctx); len(md.Get("authorization")) == 0 {
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
+			}
+			return invoke(ctx, method, req, reply, cc, opts...)
+		}))
+	}
+	conn, err := grpc.NewClient(addr, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("app: dial %s: %w", addr, err)
+	}
+	return conn, nil
+}
+
+// masterAPI serves the Master API where this process has it, and returns its
+// REST form for the gateway.
+func (a *App) masterAPI(master *api.API, schemas *registry.Server, auth api.Authenticator) (http.Handler, error) {
+	cfg, roles := a.cfg, a.cfg.Roles
+	rest := api.RESTConfig{MaxEventBytes: int64(cfg.MaxEventBytes)}
+	if !roles.Has(config.API) {
+		if !roles.Has(config.Gateway) {
+			return nil, nil
+		}
+		conn, err := a.dial(cfg.APIGRPC)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.serveForwarder(cfg.GRPC, conn); err != nil {
+			return nil, err
+		}
+		return api.NewHandler(conn, nil, a.log, rest)
+	}
+	local := api.NewLocal(api.UnaryAuth(auth))
+	register := func(r grpc.ServiceRegistrar) {
+		master.Register(r)
+		schemas.Register(r)
+	}
+	register(local)
+	handler, err := api.NewHandler(local, auth, a.log, rest)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.serveHTTP("api", cfg.APIHTTP, handler); err != nil {
+		return nil, err
+	}
+	if err := a.serveGRPC("api", cfg.APIGRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
+		return nil, err
+	}
+	if roles.Has(config.Gateway) {
+		if err := a.serveGRPC("gateway", cfg.GRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
+			return nil, err
+		}
+	}
+	return handler, nil
+}
+
+// front is what the gateway's port serves: the Master API below /api/, all else
+// is the gateway's own.
+func front(gw, rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/api" {
+			rest.ServeHTTP(w, r)
+			return
+		}
+		gw.ServeHTTP(w, r)
+	})
+}
+
+func (a *App) serveMetrics() error {
+	return a.serveHTTP("metrics", a.cfg.Metrics, telemetry.Handler(a.reg, a.health, a.cfg.Pprof))
+}
+
+// depthEvery is how often the queue's depth is looked up.
+const depthEvery = 5 * time.Second
+
+// watchDepth keeps the metrics of the queue's depth and age.
+func watchDepth(ctx context.Context, q *queue.Queue, reg prometheus.Registerer, log *slog.Logger) error {
+	depth := prometheus.NewGauge(prometheus.GaugeOpts{Name: "posthorn_queue_depth", Help: "Deliveries that wait or are being tried."})
+	bytes := prometheus.NewGauge(prometheus.GaugeOpts{Name: "posthorn_queue_bytes", Help: "Bytes that they take."})
+	age := prometheus.NewGauge(prometheus.GaugeOpts{Name: "posthorn_queue_oldest_seconds", Help: "Age of the oldest delivery that waits or is being tried."})
+	reg.MustRegister(depth, bytes, age)
+	tick := time.NewTicker(depthEvery)
+	defer tick.Stop()
+	for {
+		d, err := q.Depth(ctx)
+		if err != nil && ctx.Err() == nil {
+			log.Warn("the queue's depth is not known", "err", err)
+		}
+		if err == nil {
+			depth.Set(float64(d.Messages))
+			bytes.Set(float64(d.Bytes))
+			age.Set(0)
+			if !d.Oldest.IsZero() {
+				age.Set(time.Since(d.Oldest).Seconds())
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
