@@ -117,8 +117,10 @@ func (l *Letters) List(ctx context.Context, q Query) ([]event.DeadLetter, string
 		filter = topology.DeadLetterSubject(q.Subscription)
 	}
 	var out []event.DeadLetter
+	ended := false // what follows is older than asked for
 	next, err := stream.Backwards(ctx, l.js, topology.StreamDeadLetters, filter, before, func(m *jetstream.RawStreamMsg) (bool, error) {
 		if !q.From.IsZero() && m.Time.Before(q.From) {
+			ended = true
 			return false, nil
 		}
 		if !q.To.IsZero() && !m.Time.Before(q.To) {
@@ -137,7 +139,7 @@ func (l *Letters) List(ctx context.Context, q Query) ([]event.DeadLetter, string
 		return nil, "", fmt.Errorf("deadletter: list: %w", err)
 	}
 	cursor := ""
-	if next > 0 && len(out) == q.Limit {
+	if next > 0 && !ended { // also when the search went as far as it may without filling the page
 		cursor = strconv.FormatUint(next, 10)
 	}
 	return out, cursor, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/stream"
 )
@@ -136,13 +137,15 @@ func (l *Ledger) Rejections(ctx context.Context, q Query) ([]event.Rejection, st
 	if q.Before != "" {
 		n, err := strconv.ParseUint(q.Before, 10, 64)
 		if err != nil {
-			return nil, "", fmt.Errorf("ledger: cursor %q: %w", q.Before, err)
+			return nil, "", errs.Field("cursor", "%q is not one that a list gave", q.Before)
 		}
 		before = n
 	}
 	var out []event.Rejection
+	ended := false // what follows is older than asked for
 	next, err := stream.Backwards(ctx, l.js, topology.StreamRejections, topology.RejectionFilter(q.Source), before, func(m *jetstream.RawStreamMsg) (bool, error) {
 		if !q.From.IsZero() && m.Time.Before(q.From) {
+			ended = true
 			return false, nil
 		}
 		if !q.To.IsZero() && !m.Time.Before(q.To) {
@@ -160,7 +163,7 @@ func (l *Ledger) Rejections(ctx context.Context, q Query) ([]event.Rejection, st
 		return nil, "", fmt.Errorf("ledger: read rejections: %w", err)
 	}
 	cursor := ""
-	if next > 0 && len(out) == q.Limit {
+	if next > 0 && !ended { // also when the search went as far as it may without filling the page
 		cursor = strconv.FormatUint(next, 10)
 	}
 	return out, cursor, nil

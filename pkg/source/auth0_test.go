@@ -226,7 +226,8 @@ func TestAuth0Authorization(t *testing.T) {
 func FuzzAuth0Records(f *testing.F) {
 	good := auth0Record("1", "s")
 	for _, s := range []string{"", "[]", good, good + "\n" + good, "[" + good + "]", `{"logs":[` + good + `]}`, `{"logs":{}}`, "{}{}",
-		`{"a":"\\"}` + "\n{}", `{"a":"}{"}`, `[{"a":[{}]},1,"x",null]`, "{", "]", `"`, `{"a`, "{}\n,", "\"\\", "[1,]", "{\"\xff\":1}"} {
+		`{"a":"\\"}` + "\n{}", `{"a":"}{"}`, `[{"a":[{}]},1,"x",null]`,
+		`{"a":"\"}{\\\""}` + "\n{}", `[{"a\"]":"\\"},{}]`, "{", "]", `"`, `{"a`, "{}\n,", "\"\\", "[1,]", "{\"\xff\":1}"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

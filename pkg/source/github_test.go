@@ -35,6 +35,8 @@ func TestGitHub(t *testing.T) {
 		{"ping", fromGitHub(`{"zen":"Keep it logically awesome."}`, "ping"),
 			event.Event{Type: "ping", Data: []byte(`{"zen":"Keep it logically awesome."}`)}},
 		{"an action", fromGitHub(opened, "issues"), event.Event{Type: "issues.opened", Data: []byte(opened)}},
+		{"an action after escaped quotes", fromGitHub(`{"title":"\",\"action\":\"x\\","action":"closed"}`, "issues"),
+			event.Event{Type: "issues.closed", Data: []byte(`{"title":"\",\"action\":\"x\\","action":"closed"}`)}},
 		{"an action that is no string", fromGitHub(`{"action":1}`, "x"), event.Event{Type: "x", Data: []byte(`{"action":1}`)}},
 		{"an empty action", fromGitHub(`{"action":""}`, "x"), event.Event{Type: "x", Data: []byte(`{"action":""}`)}},
 		{"an action of somebody's own", fromGitHub(`{"action":"deploy to..prod"}`, "repository_dispatch"),

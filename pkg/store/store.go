@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -66,6 +67,11 @@ type Store struct {
 	log     *slog.Logger
 	cfg     Config
 	metrics *Metrics
+
+	// room says that retention runs in this process and may free something;
+	// pressed wakes it.
+	room    atomic.Bool
+	pressed chan struct{}
 }
 
 // New returns a Store over one connection. The assets must be there.
@@ -78,6 +84,7 @@ func New(nc *nats.Conn, barrier Barrier, log *slog.Logger, m *Metrics, cfg Confi
 	return &Store{
 		nc: nc, pub: pub, js: pub.JetStream(), barrier: barrier,
 		cache: newCache(cfg.CacheBytes), log: log, cfg: cfg, metrics: m.orNone(),
+		pressed: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -108,8 +115,8 @@ func (s *Store) Append(ctx context.Context, ev *event.Event) (Position, error) {
 	if err != nil {
 		return Position{}, err
 	}
-	put := s.create(ev.ID, value)
-	revision, err := s.created(ctx, ev.ID, &put)
+	put := s.create(ev.ID, value, payload)
+	revision, err := s.created(ctx, ev.ID, &put, payload)
 	if err != nil {
 		return Position{}, err
 	}
@@ -120,7 +127,8 @@ func (s *Store) Append(ctx context.Context, ev *event.Event) (Position, error) {
 
 // queue puts the ID of a stored event onto EVENTS and waits until both are durable.
 func (s *Store) queue(ctx context.Context, ev *event.Event, revision uint64, payload bool) (Position, error) {
-	ack, err := s.pub.Publish(ctx, idMessage(ev, revision, payload))
+	put := s.pub.Start(idMessage(ev, revision, payload))
+	ack, err := s.wait(ctx, &put)
 	if err != nil {
 		return Position{}, s.failed("queue", ev.ID, err)
 	}
@@ -132,31 +140,83 @@ func (s *Store) queue(ctx context.Context, ev *event.Event, revision uint64, pay
 
 // create starts to write an event that must not be there yet: it is immutable,
 // and a publish that is repeated because its answer was lost is the same one.
-func (s *Store) create(id string, value []byte) stream.Pending {
-	return s.pub.Start(&nats.Msg{
-		Subject: topology.KeySubject(topology.BucketEvents, id),
-		Header:  createHeader,
-		Data:    value,
-	})
+func (s *Store) create(id string, value []byte, payload bool) stream.Pending {
+	h := createHeader
+	if payload {
+		h = createPayloadHeader
+	}
+	return s.pub.Start(&nats.Msg{Subject: topology.KeySubject(topology.BucketEvents, id), Header: h, Data: value})
 }
 
-// createHeader is shared by all: nobody writes to a header once it is made.
-var createHeader = nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}
+// These are shared by all: nobody writes to a header once it is made. That data
+// is in the object store stands in the header for retention, which reads no values.
+var (
+	createHeader        = nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}
+	createPayloadHeader = nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}, topology.HeaderPayload: {payloadObject}}
+)
+
+// payloadObject is the value of [topology.HeaderPayload].
+const payloadObject = "object"
 
 // created waits for create and returns the event's revision.
-func (s *Store) created(ctx context.Context, id string, put *stream.Pending) (uint64, error) {
-	ack, err := put.Wait(ctx)
+func (s *Store) created(ctx context.Context, id string, put *stream.Pending, payload bool) (uint64, error) {
+	ack, err := s.wait(ctx, put)
 	if err == nil {
 		return ack.Sequence, nil
 	}
 	if !stream.WrongSequence(err) {
-		return 0, s.failed("put", id, err)
+		err = s.failed("put", id, err)
+		// The publisher comes again with another ID: what stays here nobody would
+		// remove, and a full store would fill itself.
+		if payload && errs.KindOf(err) == errs.Full {
+			err = errors.Join(err, s.removePayload(ctx, id))
+		}
+		return 0, err
 	}
 	msg, err := stream.GetLastFromLeader(ctx, s.nc, topology.BucketStream(topology.BucketEvents), topology.KeySubject(topology.BucketEvents, id))
 	if err != nil {
 		return 0, s.failed("look at", id, err)
 	}
 	return msg.Sequence, nil
+}
+
+// wait waits for a publish. Where the stream is full it gives retention time to
+// make room: a publisher is turned away only when there is nothing to remove.
+func (s *Store) wait(ctx context.Context, put *stream.Pending) (*jetstream.PubAck, error) {
+	ack, err := put.Wait(ctx)
+	if err == nil || errs.KindOf(err) != errs.Full {
+		return ack, err
+	}
+	for deadline := time.Now().Add(patience); errs.KindOf(err) == errs.Full && s.makesRoom(ctx, deadline); {
+		put.Again()
+		ack, err = put.Wait(ctx)
+	}
+	return ack, err
+}
+
+// patience is how long a publisher waits for retention at most, roomWait how
+// long between two tries.
+const (
+	patience = 5 * time.Second
+	roomWait = 20 * time.Millisecond
+)
+
+// makesRoom wakes retention, waits a little and reports true, or false at once if
+// that has no prospect.
+func (s *Store) makesRoom(ctx context.Context, deadline time.Time) bool {
+	if !s.room.Load() || time.Now().After(deadline) {
+		return false
+	}
+	select {
+	case s.pressed <- struct{}{}:
+	default:
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(roomWait):
+		return true
+	}
 }
 
 // Resume finishes what an earlier try to append ev, with the same ID, may have
@@ -193,8 +253,41 @@ func (s *Store) Resume(ctx context.Context, ev *event.Event) (Position, bool, er
 		err := s.barrier.Wait(ctx)
 		return Position{Revision: revision, Sequence: seq}, true, err
 	}
-	p, err := s.queue(ctx, stored, revision, len(stored.Data) > s.cfg.Threshold)
+	payload := len(stored.Data) > s.cfg.Threshold
+	if time.Since(stored.Received) > settled/2 {
+		// Retention is about to take it for an orphan.
+		if revision, err = s.rewrite(ctx, stored, revision, payload); err != nil {
+			return Position{}, false, err
+		}
+	}
+	p, err := s.queue(ctx, stored, revision, payload)
 	return p, false, err
+}
+
+// rewrite writes an event anew if its revision is still there, and returns the
+// new one.
+func (s *Store) rewrite(ctx context.Context, ev *event.Event, last uint64, payload bool) (uint64, error) {
+	value, err := encode(ev, payload)
+	if err != nil {
+		return 0, err
+	}
+	return s.replace(ctx, ev.ID, value, last, payload)
+}
+
+// replace writes a new revision of an event over the last, and returns it.
+func (s *Store) replace(ctx context.Context, id string, value []byte, last uint64, payload bool) (uint64, error) {
+	h := nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(last, 10)}}
+	if payload {
+		h[topology.HeaderPayload] = []string{payloadObject}
+	}
+	ack, err := s.pub.Publish(ctx, &nats.Msg{Subject: topology.KeySubject(topology.BucketEvents, id), Header: h, Data: value})
+	if stream.WrongSequence(err) {
+		return 0, errs.Wrap(err, errs.Unavailable, "event %s was removed or written anew at this moment; try again", id)
+	}
+	if err != nil {
+		return 0, s.failed("write anew", id, err)
+	}
+	return ack.Sequence, nil
 }
 
 var errFound = errors.New("found")
@@ -206,6 +299,11 @@ const batchLimit = 1000
 // comes back, none of them is queued. (Beyond 1,000 events that holds for each
 // thousand.)
 func (s *Store) AppendAll(ctx context.Context, evs []*event.Event) ([]Position, error) {
+	for _, ev := range evs {
+		if err := s.fits(ev); err != nil {
+			return nil, err
+		}
+	}
 	if len(evs) == 1 {
 		p, err := s.Append(ctx, evs[0])
 		return []Position{p}, err
@@ -231,11 +329,11 @@ func (s *Store) appendBatch(ctx context.Context, evs []*event.Event, positions [
 			return err
 		}
 		payloads[i] = payload
-		puts[i] = s.create(ev.ID, value)
+		puts[i] = s.create(ev.ID, value, payload)
 	}
 	msgs := make([]*nats.Msg, len(evs))
 	for i, ev := range evs {
-		revision, err := s.created(ctx, ev.ID, &puts[i])
+		revision, err := s.created(ctx, ev.ID, &puts[i], payloads[i])
 		if err != nil {
 			return err
 		}
@@ -258,13 +356,15 @@ func (s *Store) appendBatch(ctx context.Context, evs []*event.Event, positions [
 // message IDs; the server then says that they are duplicates, which is success.
 func (s *Store) queueBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 	if len(msgs) == 1 {
-		ack, err := s.pub.Publish(ctx, msgs[0])
+		put := s.pub.Start(msgs[0])
+		ack, err := s.wait(ctx, &put)
 		if err != nil {
 			return 0, err
 		}
 		return ack.Sequence, nil
 	}
-	deadline := time.Now().Add(stream.RetryFor)
+	begun := time.Now()
+	deadline, full := begun.Add(stream.RetryFor), begun.Add(patience)
 	for {
 		ack, err := jetstreamext.PublishMsgBatch(ctx, s.js, msgs)
 		switch {
@@ -273,6 +373,8 @@ func (s *Store) queueBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error
 		case stream.DuplicateInBatch(err):
 			// Some try before this one was committed. Sequences are for show.
 			return 0, nil
+		case stream.IsFull(err) && s.makesRoom(ctx, full):
+			continue
 		case !stream.Temporary(err) || time.Now().After(deadline) || ctx.Err() != nil:
 			return 0, stream.Refused(topology.StreamEvents, err)
 		}
@@ -283,11 +385,18 @@ func (s *Store) queueBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error
 	}
 }
 
+func (s *Store) fits(ev *event.Event) error {
+	if len(ev.Data) > s.cfg.MaxBytes {
+		return errs.New(errs.TooLarge, "the event's data has %d bytes; the limit is %d", len(ev.Data), s.cfg.MaxBytes)
+	}
+	return nil
+}
+
 // prepare checks an event, puts its data into the object store if it is large,
 // and returns its value.
 func (s *Store) prepare(ctx context.Context, ev *event.Event) (value []byte, payload bool, err error) {
-	if len(ev.Data) > s.cfg.MaxBytes {
-		return nil, false, errs.New(errs.TooLarge, "the event's data has %d bytes; the limit is %d", len(ev.Data), s.cfg.MaxBytes)
+	if err := s.fits(ev); err != nil {
+		return nil, false, err
 	}
 	payload = len(ev.Data) > s.cfg.Threshold
 	if payload {
@@ -304,7 +413,11 @@ func (s *Store) putPayload(ctx context.Context, ev *event.Event) error {
 	if err != nil {
 		return s.failed("open payloads for", ev.ID, err)
 	}
-	if _, err := obs.PutBytes(ctx, ev.ID, ev.Data); err != nil {
+	_, err = obs.PutBytes(ctx, ev.ID, ev.Data)
+	for deadline := time.Now().Add(patience); stream.IsFull(err) && s.makesRoom(ctx, deadline); {
+		_, err = obs.PutBytes(ctx, ev.ID, ev.Data)
+	}
+	if err != nil {
 		return s.failed("put the payload of", ev.ID, stream.Refused(topology.ObjectsPayloads, err))
 	}
 	return nil
@@ -339,7 +452,11 @@ func (s *Store) read(ctx context.Context, id string) (*event.Event, uint64, erro
 		if err != nil {
 			return nil, 0, s.failed("open payloads for", id, err)
 		}
-		if ev.Data, err = obs.GetBytes(ctx, id); err != nil {
+		ev.Data, err = obs.GetBytes(ctx, id)
+		if errors.Is(err, jetstream.ErrObjectNotFound) {
+			return nil, 0, errs.New(errs.NotFound, "event %s is not there, or is kept no longer", id)
+		}
+		if err != nil {
 			return nil, 0, s.failed("get the payload of", id, err)
 		}
 	}
@@ -382,19 +499,20 @@ func ValidID(s string) bool {
 // Touch writes an event anew under a new revision, so that it is young again
 // for retention, and returns the revision. A retry by hand begins with it.
 func (s *Store) Touch(ctx context.Context, id string) (*event.Event, uint64, error) {
-	value, _, err := s.readValue(ctx, id)
+	value, last, err := s.readValue(ctx, id)
 	if err != nil {
 		return nil, 0, err
 	}
-	ev, _, err := decode(value)
+	ev, payload, err := decode(value)
 	if err != nil {
 		return nil, 0, err
 	}
-	put, err := s.pub.Publish(ctx, &nats.Msg{Subject: topology.KeySubject(topology.BucketEvents, id), Data: value})
+	// Only over the revision that was read: retention may be removing it.
+	revision, err := s.replace(ctx, id, value, last, payload > 0)
 	if err != nil {
-		return nil, 0, s.failed("touch", id, err)
+		return nil, 0, err
 	}
-	return ev, put.Sequence, nil
+	return ev, revision, nil
 }
 
 // idMessage is what goes onto EVENTS: the ID alone, and in headers what routing needs.
@@ -418,7 +536,7 @@ func idMessage(ev *event.Event, revision uint64, payload bool) *nats.Msg {
 		set(topology.HeaderSchema, strconv.Itoa(ev.SchemaVersion))
 	}
 	if payload {
-		set(topology.HeaderPayload, "object")
+		set(topology.HeaderPayload, payloadObject)
 	}
 	return &nats.Msg{
 		Subject: topology.EventSubject(ev.Direction, ev.Context, pattern.EncodeType(ev.Type)),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,11 +23,12 @@ func Each(ctx context.Context, js jetstream.JetStream, stream, subject string, s
 		opts = append(opts, jetstreamext.GetBatchSeq(1))
 	}
 	for {
-		n, last, err := getBatch(ctx, js, stream, batch, opts, f)
+		last, pending, err := getBatch(ctx, js, stream, batch, opts, f)
 		if err != nil {
 			return err
 		}
-		if n < batch {
+		// Not "fewer than asked for": the server also ends a batch by its bytes.
+		if pending == 0 {
 			return nil
 		}
 		opts = []jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(last + 1)}
@@ -38,13 +40,50 @@ func Each(ctx context.Context, js jetstream.JetStream, stream, subject string, s
 func From(ctx context.Context, js jetstream.JetStream, stream, subject string, seq uint64, n int,
 	f func(*jetstream.RawStreamMsg) error,
 ) (int, uint64, error) {
-	return getBatch(ctx, js, stream, n,
-		[]jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(max(seq, 1))}, f)
+	count := 0
+	last, _, err := getBatch(ctx, js, stream, n,
+		[]jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(max(seq, 1))},
+		func(m *jetstream.RawStreamMsg) error {
+			count++
+			return f(m)
+		})
+	return count, last, err
 }
 
+// EachByLeader is [Each] from a sequence on, for those who must not miss a
+// message that the stream had when it was called: where the replicas that answer
+// batches have no more, the stream's leader is asked. A replica that lags can
+// only lack the end of a stream, so it may also show what is removed already.
+func EachByLeader(ctx context.Context, js jetstream.JetStream, stream, subject string, seq uint64, batch int,
+	f func(*jetstream.RawStreamMsg) error,
+) error {
+	for seq = max(seq, 1); ; {
+		n, last, err := From(ctx, js, stream, subject, seq, batch, f)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			seq = last + 1
+			continue
+		}
+		m, err := getFromLeader(ctx, js.Conn(), stream, map[string]any{"seq": seq, "next_by_subj": subject})
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f(&jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Sequence, Header: m.Header, Data: m.Data, Time: m.Time}); err != nil {
+			return err
+		}
+		seq = m.Sequence + 1
+	}
+}
+
+// getBatch returns the last message's sequence and how many are behind it.
 func getBatch(ctx context.Context, js jetstream.JetStream, stream string, batch int, opts []jetstreamext.GetBatchOpt,
 	f func(*jetstream.RawStreamMsg) error,
-) (n int, last uint64, err error) {
+) (last, pending uint64, err error) {
 	msgs, err := jetstreamext.GetBatch(ctx, js, stream, batch, opts...)
 	if err != nil {
 		return 0, 0, fmt.Errorf("stream: read %s: %w", stream, err)
@@ -54,16 +93,30 @@ func getBatch(ctx context.Context, js jetstream.JetStream, stream string, batch 
 			break
 		}
 		if err != nil {
-			return n, last, fmt.Errorf("stream: read %s: %w", stream, err)
+			return last, pending, fmt.Errorf("stream: read %s: %w", stream, err)
 		}
-		n++
+		// The answers are plain messages, and a connection that breaks loses some.
+		before, err := strconv.ParseUint(m.Header.Get(jetstreamLastSequence), 10, 64)
+		if err != nil || before != last {
+			return last, pending, fmt.Errorf("stream: read %s: message %d came after %d, not after %q",
+				stream, m.Sequence, last, m.Header.Get(jetstreamLastSequence))
+		}
 		last = m.Sequence
+		if pending, err = strconv.ParseUint(m.Header.Get(jetstreamNumPending), 10, 64); err != nil {
+			return last, pending, fmt.Errorf("stream: read %s: pending messages behind %d: %w", stream, last, err)
+		}
 		if err := f(m); err != nil {
-			return n, last, err
+			return last, pending, err
 		}
 	}
-	return n, last, nil
+	return last, pending, nil
 }
+
+// Headers of the answers to a batch request (ADR-31 of nats-architecture-and-design).
+const (
+	jetstreamLastSequence = "Nats-Last-Sequence" // of the message before, 0 at the first
+	jetstreamNumPending   = "Nats-Num-Pending"
+)
 
 // window is how many sequences Backwards looks at in one request.
 const window = 500

@@ -56,6 +56,7 @@ type Pending struct {
 // Start sends msg and does not wait; [Pending.Wait] does. It blocks only while
 // too many publishes are pending. msg must not be modified before Wait returns.
 func (p *Publisher) Start(msg *nats.Msg) Pending {
+	msg.Reply = "" // of a try before
 	fut, err := p.js.PublishMsgAsync(msg, jetstream.WithStallWait(RetryFor))
 	return Pending{p: p, msg: msg, fut: fut, err: err, begun: time.Now()}
 }
@@ -100,6 +101,9 @@ func (w *Pending) wait(ctx context.Context) (*jetstream.PubAck, error) {
 		return nil, ctx.Err()
 	}
 }
+
+// Again starts the same publish once more, after Wait said that it was refused.
+func (w *Pending) Again() { *w = w.p.Start(w.msg) }
 
 // Publish sends msg and waits until the stream has it.
 func (p *Publisher) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {

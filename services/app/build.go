@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/grpc"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/audit"
@@ -26,6 +27,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/subscription"
 	"github.com/posthornhq/posthorn/pkg/trace"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
 	"github.com/posthornhq/posthorn/services/broker"
 	"github.com/posthornhq/posthorn/services/dispatcher"
@@ -130,7 +132,9 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	if roles.Has(config.Registry) {
-		if err := a.serveGRPC("registry", cfg.Registry, admin, false, schemaServer.Register); err != nil {
+		if err := a.serveGRPC("registry", cfg.Registry, admin, false, func(s *grpc.Server) {
+			posthornv1.RegisterSchemaRegistryServer(s, schemaServer)
+		}); err != nil {
 			return err
 		}
 	}
@@ -281,8 +285,10 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 		Open: func(sub *subscription.Subscription) (destination.Destination, error) {
 			return webhook.New(client, sub.Spec.GetDestination().GetWebhook(), sub.Name, sub.Secrets)
 		},
-		Disable: func(ctx context.Context, name string) error { return master.DisableSubscription(ctx, name, "dispatcher") },
-		Log:     a.log, Metrics: dispatcher.NewMetrics(a.reg),
+		Disable: func(ctx context.Context, name string) error {
+			return master.DisableSubscription(ctx, name, "dispatcher")
+		},
+		Log: a.log, Metrics: dispatcher.NewMetrics(a.reg),
 	}, dispatcher.Config{Concurrency: a.cfg.Dispatch.Concurrency, DoneTTL: a.cfg.Dedup.DoneTTL})
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
 	"github.com/posthornhq/posthorn/services/registry"
 )
@@ -185,7 +186,7 @@ func (a *App) masterAPI(master *api.API, schemas *registry.Server, auth api.Auth
 	local := api.NewLocal(api.UnaryAuth(auth))
 	register := func(r grpc.ServiceRegistrar) {
 		master.Register(r)
-		schemas.Register(r)
+		posthornv1.RegisterSchemaRegistryServer(r, schemas)
 	}
 	register(local)
 	handler, err := api.NewHandler(local, auth, a.log, rest)

@@ -103,4 +103,3 @@ func (b *Broker) Replay(ctx context.Context, id string) (int, error) {
 	}
 	return n, nil
 }
-

@@ -6,23 +6,11 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 )
 
-// A Publish is one event of a batch with its idempotency key.
-type Publish struct {
-	Event event.Event
-	Key   string
-}
-
-// A Result is the answer for one event of a batch.
-type Result struct {
-	Receipt event.Receipt
-	Err     error
-}
-
 // AcceptAll accepts a batch and answers for each event, in order. Those that
 // are new and valid are stored and queued as one: while something of ours
 // fails, none of them is accepted.
-func (b *Broker) AcceptAll(ctx context.Context, batch []Publish) []Result {
-	results := make([]Result, len(batch))
+func (b *Broker) AcceptAll(ctx context.Context, batch []event.Publish) []event.Result {
+	results := make([]event.Result, len(batch))
 	evs := make([]*event.Event, 0, len(batch))
 	fresh := make([]int, 0, len(batch)) // indexes into batch of evs
 	keys := make([]string, len(batch))  // claims of evs

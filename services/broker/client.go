@@ -42,12 +42,12 @@ func (c *Client) Accept(ctx context.Context, ev event.Event, key string) (event.
 }
 
 // AcceptAll is [Broker.AcceptAll].
-func (c *Client) AcceptAll(ctx context.Context, batch []Publish) []Result {
+func (c *Client) AcceptAll(ctx context.Context, batch []event.Publish) []event.Result {
 	req := &posthornv1.PublishBatchRequest{Events: make([]*posthornv1.PublishRequest, len(batch))}
 	for i := range batch {
 		req.Events[i] = &posthornv1.PublishRequest{Event: wire.FromEvent(&batch[i].Event), IdempotencyKey: batch[i].Key}
 	}
-	results := make([]Result, len(batch))
+	results := make([]event.Result, len(batch))
 	resp, err := c.rpc.PublishBatch(ctx, req)
 	for i := range results {
 		switch {

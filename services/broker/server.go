@@ -92,9 +92,9 @@ func traceOf(ctx context.Context) (traceparent, tracestate string) {
 
 // PublishBatch accepts many events and answers for each.
 func (s *Server) PublishBatch(ctx context.Context, r *posthornv1.PublishBatchRequest) (*posthornv1.PublishBatchResponse, error) {
-	batch := make([]Publish, len(r.GetEvents()))
+	batch := make([]event.Publish, len(r.GetEvents()))
 	for i, p := range r.GetEvents() {
-		batch[i] = Publish{Event: incoming(ctx, p.GetEvent()), Key: p.GetIdempotencyKey()}
+		batch[i] = event.Publish{Event: incoming(ctx, p.GetEvent()), Key: p.GetIdempotencyKey()}
 	}
 	out := &posthornv1.PublishBatchResponse{Results: make([]*posthornv1.PublishResponse, len(batch))}
 	for i, res := range s.broker.AcceptAll(ctx, batch) {

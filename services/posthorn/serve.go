@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -57,7 +58,7 @@ second signal ends it at once; what was answered is safe then, too.`,
 			// The demo's subscriber is on this machine.
 			cfg.AllowNet = append(cfg.AllowNet, netip.MustParsePrefix("127.0.0.0/8"))
 		}
-		log, err := telemetry.NewLogger(a.stderr, cfg.LogLevel.String(), string(cfg.LogFormat))
+		log, err := telemetry.NewLogger(a.stderr, strings.ToLower(cfg.LogLevel.String()), string(cfg.LogFormat))
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,103 @@
+package app
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"github.com/posthornhq/posthorn/pkg/deadletter"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/ledger"
+	"github.com/posthornhq/posthorn/pkg/store"
+	"github.com/posthornhq/posthorn/pkg/trace"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+	"github.com/posthornhq/posthorn/services/api"
+	"github.com/posthornhq/posthorn/services/broker"
+)
+
+// The Master API says in its own words what it wants to see; these put what the
+// packages have into them.
+
+type eventViews struct {
+	store  *store.Store
+	tracer *trace.Tracer
+}
+
+func (v eventViews) Get(ctx context.Context, id string) (*event.Event, error) {
+	return v.store.Get(ctx, id)
+}
+
+func (v eventViews) List(ctx context.Context, q api.EventQuery) ([]api.EventSummary, string, error) {
+	found, next, err := v.tracer.List(ctx, trace.Query(q))
+	if err != nil {
+		return nil, "", err
+	}
+	out := make([]api.EventSummary, len(found))
+	for i := range found {
+		out[i] = api.EventSummary(found[i])
+	}
+	return out, next, nil
+}
+
+type traceViews struct{ tracer *trace.Tracer }
+
+func (v traceViews) Trace(ctx context.Context, id string) (*api.Trace, error) {
+	t, err := v.tracer.Trace(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.Trace{
+		ID: t.Event.ID, Type: t.Event.Type, Source: t.Event.Source, Status: t.Status,
+		TraceParent: t.Event.TraceParent, CorrelationIDs: t.Event.CorrelationIDs,
+		Entries: make([]api.TraceEntry, len(t.Entries)),
+	}
+	for i := range t.Entries {
+		out.Entries[i] = api.TraceEntry(t.Entries[i])
+	}
+	return out, nil
+}
+
+type rejectionViews struct{ ledger *ledger.Ledger }
+
+func (v rejectionViews) List(ctx context.Context, q api.RejectionQuery) ([]event.Rejection, string, error) {
+	return v.ledger.Rejections(ctx, ledger.Query{Source: q.Source, From: q.From, To: q.To, Limit: q.Limit, Before: q.Cursor})
+}
+
+type deadLetterViews struct {
+	letters *deadletter.Letters
+	broker  *broker.Broker
+}
+
+func (v deadLetterViews) List(ctx context.Context, q api.DeadLetterQuery) ([]event.DeadLetter, string, error) {
+	return v.letters.List(ctx, deadletter.Query{
+		Subscription: q.Subscription, Event: q.Event, Context: q.Context, From: q.From, To: q.To,
+		Status: q.Status, Limit: q.Limit, Before: q.Cursor,
+	})
+}
+
+func (v deadLetterViews) Retry(ctx context.Context, ids []string) ([]api.Retried, error) {
+	done := v.broker.Retry(ctx, v.letters, ids)
+	out := make([]api.Retried, len(done))
+	for i, r := range done {
+		out[i] = api.Retried{ID: ids[i], Event: r.Letter.Event, Subscription: r.Letter.Subscription, Round: r.Round, Err: r.Err}
+	}
+	return out, nil
+}
+
+// localBroker is the broker of this process, as the Master API calls it.
+type localBroker struct{ *broker.Server }
+
+// remoteBroker returns the broker at the other end of conn.
+func remoteBroker(conn grpc.ClientConnInterface) api.Broker {
+	return remote{posthornv1.NewEventBrokerClient(conn)}
+}
+
+type remote struct{ rpc posthornv1.EventBrokerClient }
+
+func (r remote) SendOutgoingEvent(ctx context.Context, req *posthornv1.SendOutgoingEventRequest) (*posthornv1.SendOutgoingEventResponse, error) {
+	return r.rpc.SendOutgoingEvent(ctx, req)
+}
+
+func (r remote) PublishBatch(ctx context.Context, req *posthornv1.PublishBatchRequest) (*posthornv1.PublishBatchResponse, error) {
+	return r.rpc.PublishBatch(ctx, req)
+}

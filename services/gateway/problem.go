@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/source"
+)
+
+// problem is RFC 9457's, with what is wrong in detail.
+type problem struct {
+	Type       string            `json:"type"`
+	Title      string            `json:"title"`
+	Status     int               `json:"status"`
+	Detail     string            `json:"detail,omitempty"`
+	Violations []event.Violation `json:"violations,omitempty"`
+}
+
+func statusOf(err error) int {
+	switch errs.KindOf(err) {
+	case errs.Invalid:
+		return http.StatusBadRequest
+	case errs.Unauthenticated:
+		return http.StatusUnauthorized
+	case errs.Denied:
+		return http.StatusForbidden
+	case errs.NotFound:
+		return http.StatusNotFound
+	case errs.Conflict:
+		return http.StatusConflict
+	case errs.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case errs.Throttled:
+		return http.StatusTooManyRequests
+	case errs.Full, errs.Unavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// problem answers with an error and returns the status.
+func (g *Gateway) problem(w http.ResponseWriter, r *http.Request, src *source.Source, err error) int {
+	status := statusOf(err)
+	if err == error(errMethod) {
+		status = http.StatusMethodNotAllowed
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	name := ""
+	if src != nil {
+		name = src.Name()
+	}
+	if status >= 500 {
+		g.log.Error("a request was not taken", "source", name, "remote", g.remote(r), "err", err)
+		w.Header().Set("Retry-After", "5")
+	}
+	g.metrics.requests.WithLabelValues(name, http.StatusText(status)).Inc()
+	writeProblem(w, problem{
+		Type: "urn:posthorn:problem:" + errs.ReasonOf(err), Title: http.StatusText(status), Status: status,
+		Detail: errs.MessageOf(err), Violations: errs.ViolationsOf(err),
+	})
+	return status
+}
+
+func writeProblem(w http.ResponseWriter, p problem) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		http.Error(w, p.Title, p.Status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) // the client may be gone
+}
+
+func writeNotFound(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, problem{
+		Type: "urn:posthorn:problem:not-found", Title: http.StatusText(http.StatusNotFound), Status: http.StatusNotFound,
+		Detail: "there is nothing at " + r.URL.Path + "; events go to /events/<source>, the Master API is at /api/v1",
+	})
+}
+
+var jsonType = []string{"application/json"}
+
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	w.Header()["Content-Type"] = jsonType
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// resultsJSON is the answer for a batch.
+func resultsJSON(results []event.Result, dropped int) []byte {
+	type rejected struct {
+		Index      int               `json:"index"`
+		Detail     string            `json:"detail"`
+		Violations []event.Violation `json:"violations,omitempty"`
+	}
+	answer := struct {
+		IDs        []string   `json:"ids"`
+		Duplicates int        `json:"duplicates"`
+		Dropped    int        `json:"dropped"`
+		Rejected   []rejected `json:"rejected,omitempty"`
+	}{IDs: make([]string, 0, len(results)), Dropped: dropped}
+	for i := range results {
+		if err := results[i].Err; err != nil {
+			answer.Rejected = append(answer.Rejected, rejected{i, errs.MessageOf(err), errs.ViolationsOf(err)})
+			continue
+		}
+		answer.IDs = append(answer.IDs, results[i].Receipt.ID)
+		if results[i].Receipt.Duplicate {
+			answer.Duplicates++
+		}
+	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		return []byte(`{"ids":[]}`) // nothing in it fails to encode
+	}
+	return body
+}
+
+// remote returns the address of who sent a request. X-Forwarded-For counts from
+// the right, as long as trusted proxies wrote it (S7).
+func (g *Gateway) remote(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for i := len(hops) - 1; i >= 0 && g.trusted(host); i-- {
+		hop := strings.TrimSpace(hops[i])
+		if _, err := netip.ParseAddr(hop); err != nil {
+			break
+		}
+		host = hop
+	}
+	return host
+}
+
+func (g *Gateway) trusted(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	for _, p := range g.cfg.TrustedProxies {
+		if p.Contains(addr.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
