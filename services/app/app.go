@@ -33,6 +33,8 @@ type App struct {
 	release    func() error    // of the barrier's file system
 	checkpoint *broker.Checkpoint
 	parts      []part
+	// doors let work in. They open after all parts and close before them.
+	doors []part
 
 	// Facts is what a person who starts the process wants to know.
 	Facts Facts
@@ -75,11 +77,12 @@ func (a *App) Ready() <-chan struct{} { return a.ready }
 // them in reverse order. It returns nil after a clean stop.
 func (a *App) Run(ctx context.Context) error {
 	base := context.WithoutCancel(ctx)
-	failed := make(chan error, len(a.parts))
-	started := make([]*runningPart, 0, len(a.parts))
+	all := append(a.parts, a.doors...)
+	failed := make(chan error, len(all))
+	started := make([]*runningPart, 0, len(all))
 	var err error
 start:
-	for _, p := range a.parts {
+	for _, p := range all {
 		started = append(started, a.start(base, p, failed))
 		if p.ready == nil {
 			continue

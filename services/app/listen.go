@@ -40,7 +40,7 @@ func (a *App) listen(what, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// serveHTTP adds a part that serves h on addr. A stop lets requests finish.
+// serveHTTP adds a door that serves h on addr. A stop lets requests finish.
 func (a *App) serveHTTP(what, addr string, h http.Handler) error {
 	l, err := a.listen(what, addr)
 	if err != nil {
@@ -51,7 +51,7 @@ func (a *App) serveHTTP(what, addr string, h http.Handler) error {
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 	a.log.Debug("listening", "what", what, "address", l.Addr().String())
-	a.add(what, func(ctx context.Context) error {
+	a.doors = append(a.doors, part{name: what, run: func(ctx context.Context) error {
 		ended := make(chan error, 1)
 		go func() { ended <- srv.Serve(l) }()
 		select {
@@ -65,11 +65,11 @@ func (a *App) serveHTTP(what, addr string, h http.Handler) error {
 			return errors.Join(err, srv.Close())
 		}
 		return nil
-	}, nil)
+	}})
 	return nil
 }
 
-// serveGRPC adds a part that serves gRPC on addr, with health and reflection.
+// serveGRPC adds a door that serves gRPC on addr, with health and reflection.
 // strict demands a key of every caller; else only who comes from elsewhere
 // needs one, since the port is for the platform's own processes.
 func (a *App) serveGRPC(what, addr string, auth api.Authenticator, strict bool, register func(*grpc.Server), extra ...grpc.ServerOption) error {
@@ -95,10 +95,10 @@ func (a *App) serveGRPC(what, addr string, auth api.Authenticator, strict bool, 
 	return nil
 }
 
-// addGRPC adds a part that serves srv. A stop lets calls finish; streams have no
+// addGRPC adds a door that serves srv. A stop lets calls finish; streams have no
 // end of their own, so they get a while.
 func (a *App) addGRPC(name, addr string, l net.Listener, srv *grpc.Server) {
-	a.add(name, func(ctx context.Context) error {
+	a.doors = append(a.doors, part{name: name, run: func(ctx context.Context) error {
 		ended := make(chan error, 1)
 		go func() { ended <- srv.Serve(l) }()
 		select {
@@ -117,7 +117,7 @@ func (a *App) addGRPC(name, addr string, l net.Listener, srv *grpc.Server) {
 			srv.Stop()
 		}
 		return nil
-	}, nil)
+	}})
 }
 
 // optional lets callers of a loopback port do without a key; one that is given

@@ -117,6 +117,9 @@ func (b *Broker) complete(ev *event.Event) error {
 	} else if err := pattern.ValidName("context", ev.Context); err != nil {
 		return err
 	}
+	if ev.Source == "" {
+		ev.Source = anonymous
+	}
 	if ev.Received.IsZero() {
 		ev.Received = time.Now().UTC()
 	}
@@ -143,6 +146,10 @@ func (b *Broker) complete(ev *event.Event) error {
 	ev.CorrelationIDs = append(ev.CorrelationIDs, telemetry.NewCorrelationID("eb", ev.Received))
 	return nil
 }
+
+// anonymous is the source of events whose producer does not name itself; a
+// CloudEvent must have one.
+const anonymous = "posthorn"
 
 // maxAttribute bounds an attribute of an event, in bytes.
 const maxAttribute = 2048
