@@ -67,7 +67,8 @@ func start(cfg Config, log *slog.Logger) (*server.Server, error) {
 	adapter := &logger{log: log.With("component", "nats-server")}
 	ns.SetLoggerV2(adapter, false, false, false)
 	ns.Start()
-	if !ns.ReadyForConnections(30 * time.Second) {
+	// A server that gave up would never be ready.
+	if adapter.gaveUp() || !ns.ReadyForConnections(30*time.Second) {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 		return nil, fmt.Errorf("embedded: nats-server did not start on %s: %s", cfg.Dir, adapter.lastError())

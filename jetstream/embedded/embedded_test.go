@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -51,14 +52,18 @@ func TestStartSaysWhatIsInTheWay(t *testing.T) {
 		{"a directory in use", embedded.Config{Dir: inUse}, "another process is running on the data directory " + inUse},
 		{"a directory below a file", embedded.Config{Dir: filepath.Join(file, "data")}, "make the data directory"},
 		{"a file for a directory", embedded.Config{Dir: file}, "make the data directory"},
-		{"no folder for JetStream", embedded.Config{Dir: blocked}, filepath.Join(blocked, "nats")},
+		{"no folder for JetStream", embedded.Config{Dir: blocked}, "did not start on " + blocked},
 		{"a taken port", embedded.Config{Dir: t.TempDir(), Listen: taken.Addr().String()}, "cannot listen on " + taken.Addr().String()},
 		{"no port", embedded.Config{Dir: t.TempDir(), Listen: "127.0.0.1"}, "is not host:port"},
 		{"a port that is none", embedded.Config{Dir: t.TempDir(), Listen: "127.0.0.1:65536"}, "not a number from 0 to 65535"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			begun := time.Now()
 			s, err := start(tt.cfg)
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("the error took %v, want it at once", took)
+			}
 			if err == nil {
 				t.Fatalf("started, want an error with %q (stop: %v)", tt.want, s.Stop())
 			}

@@ -11,14 +11,28 @@ type logger struct {
 	log  *slog.Logger
 	mu   sync.Mutex
 	last string
+	over bool // the server gave up
 }
 
 func (l *logger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
 func (l *logger) Debugf(format string, v ...any)  {}
 func (l *logger) Tracef(format string, v ...any)  {}
-func (l *logger) Fatalf(format string, v ...any)  { l.error(fmt.Sprintf(format, v...)) }
 func (l *logger) Errorf(format string, v ...any)  { l.error(fmt.Sprintf(format, v...)) }
+
+func (l *logger) Fatalf(format string, v ...any) {
+	l.error(fmt.Sprintf(format, v...))
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
+}
+
+// gaveUp reports whether the server said that it cannot run.
+func (l *logger) gaveUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over
+}
 
 func (l *logger) error(msg string) {
 	l.mu.Lock()

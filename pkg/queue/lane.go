@@ -22,8 +22,10 @@ const (
 	pullGrace   = 5 * time.Second
 	// pullRetry is the pause after the server refused a pull.
 	pullRetry = 250 * time.Millisecond
-	// drainWait bounds the wait for messages that are on their way at the end.
+	// drainWait bounds the wait for messages that are on their way at the end,
+	// and quiet is how long none must have come.
 	drainWait = 5 * time.Second
+	quiet     = 50 * time.Millisecond
 )
 
 // ErrNoLane says that the lane has no consumer (any more).
@@ -80,6 +82,7 @@ func (l *lane) run(ctx context.Context) error {
 	defer nc.RemoveStatusListener(connected)
 
 	err = l.pullUntil(ctx, connected)
+	l.ebb()
 
 	// Drain: the server stops sending, and what is on its way still comes. It
 	// needs the server's answer, which a connection that is lost will not bring.
@@ -145,6 +148,29 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 			l.mu.Lock()
 			l.asked = 0
 			l.mu.Unlock()
+		}
+	}
+}
+
+// ebb waits while messages that were asked for keep coming. The server counts a
+// message as handed out before it looks whether anybody listens: one that it
+// takes up while the subscription ends would have used a try for nothing.
+func (l *lane) ebb() {
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	end := time.After(drainWait)
+	for last := -1; ; {
+		l.mu.Lock()
+		asked, gone := l.asked, l.gone
+		l.mu.Unlock()
+		if gone || asked == 0 || asked == last {
+			return
+		}
+		last = asked
+		select {
+		case <-tick.C:
+		case <-end:
+			return
 		}
 	}
 }

@@ -168,7 +168,7 @@ func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject stri
 		}
 		before = from
 	}
-	if before <= state.FirstSeq {
+	if before <= state.FirstSeq || state.Msgs == 0 {
 		return 0, nil
 	}
 	return before, nil

@@ -85,11 +85,15 @@ func (a *App) build(ctx context.Context) error {
 	a.add("admin key", admin.Run, nil)
 
 	// The state, over a connection of its own for each who writes much.
-	claims, err := a.claims(js)
+	after, err := a.connect("deliver")
 	if err != nil {
 		return err
 	}
-	state, err := a.state()
+	claims, err := a.claims(after)
+	if err != nil {
+		return err
+	}
+	state, err := a.state(after)
 	if err != nil {
 		return err
 	}
@@ -103,7 +107,7 @@ func (a *App) build(ctx context.Context) error {
 	var accept gateway.Acceptor = local
 	var publish api.Broker = localBroker{broker.NewServer(local)}
 	if roles.Has(config.Broker) {
-		if err := a.router(ctx, js, local, state.events); err != nil {
+		if err := a.router(ctx, js, state.publisher.JetStream(), local, state.events); err != nil {
 			return err
 		}
 		if err := a.serveGRPC("broker", cfg.Broker, admin, false, broker.NewServer(local).Register); err != nil {
@@ -175,52 +179,40 @@ type state struct {
 	tracer    *trace.Tracer
 }
 
-func (a *App) state() (*state, error) {
+// state opens what is stored over two connections: one for what publishers wait
+// for, and one for all that follows. What shares a connection shares its system
+// calls; what does not is read by the server side by side.
+func (a *App) state(after *nats.Conn) (*state, error) {
+	nc, err := a.connect("accept")
+	if err != nil {
+		return nil, err
+	}
 	var s state
-	for _, open := range []struct {
-		connection string
-		make       func(nc *nats.Conn) error
-	}{
-		{"store", func(nc *nats.Conn) (err error) {
-			s.events, err = store.New(nc, a.barrier, a.log, store.NewMetrics(a.reg), store.Config{
-				Threshold: int(a.cfg.Store.PayloadThreshold), MaxBytes: int(a.cfg.MaxEventBytes), MaxAge: a.cfg.Store.MaxAge,
-			})
-			return err
-		}},
-		{"queue", func(nc *nats.Conn) (err error) {
-			s.queue, err = queue.New(nc, a.log)
-			return err
-		}},
-		{"ledger", func(nc *nats.Conn) (err error) {
-			if s.ledger, err = ledger.New(nc); err != nil {
-				return err
-			}
-			if s.letters, err = deadletter.New(nc); err != nil {
-				return err
-			}
-			s.publisher, err = stream.New(nc)
-			return err
-		}},
-	} {
-		nc, err := a.connect(open.connection)
-		if err != nil {
-			return nil, err
-		}
-		if err := open.make(nc); err != nil {
-			return nil, err
-		}
+	if s.events, err = store.New(nc, a.barrier, a.log, store.NewMetrics(a.reg), store.Config{
+		Threshold: int(a.cfg.Store.PayloadThreshold), MaxBytes: int(a.cfg.MaxEventBytes), MaxAge: a.cfg.Store.MaxAge,
+	}); err != nil {
+		return nil, err
+	}
+	if s.queue, err = queue.New(after, a.log); err != nil {
+		return nil, err
+	}
+	if s.ledger, err = ledger.New(after); err != nil {
+		return nil, err
+	}
+	if s.letters, err = deadletter.New(after); err != nil {
+		return nil, err
+	}
+	if s.publisher, err = stream.New(after); err != nil {
+		return nil, err
 	}
 	s.tracer = trace.New(s.publisher.JetStream(), s.events, s.ledger, s.letters)
 	return &s, nil
 }
 
 // claims returns where claims are kept.
-func (a *App) claims(js jetstream.JetStream) (dedup.Claims, error) {
-	nc, err := a.connect("claims")
+func (a *App) claims(nc *nats.Conn) (dedup.Claims, error) {
+	js, err := jetstream.New(nc)
 	if err != nil {
-		return nil, err
-	}
-	if js, err = jetstream.New(nc); err != nil {
 		return nil, fmt.Errorf("app: %w", err)
 	}
 	kv := dedup.NewKV(js)
@@ -241,21 +233,13 @@ func (a *App) claims(js jetstream.JetStream) (dedup.Claims, error) {
 }
 
 // router adds the parts that route, keep the router's place, and make room.
-func (a *App) router(ctx context.Context, js jetstream.JetStream, b *broker.Broker, events *store.Store) error {
+func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *broker.Broker, events *store.Store) error {
 	again, err := broker.PrepareRouter(ctx, js, a.checkpoint)
 	if err != nil {
 		return err
 	}
 	a.Facts.LookedBack = again
 	a.Facts.Unclean = a.checkpoint != nil && a.checkpoint.Unclean()
-	nc, err := a.connect("router")
-	if err != nil {
-		return err
-	}
-	rjs, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("app: %w", err)
-	}
 	if a.checkpoint != nil {
 		cp := a.checkpoint
 		a.add("checkpoint", func(ctx context.Context) error { return cp.Keep(ctx, js, a.barrier, a.log) }, nil)
@@ -263,7 +247,7 @@ func (a *App) router(ctx context.Context, js jetstream.JetStream, b *broker.Brok
 	a.add("retention", events.Retain, nil)
 	a.add("router", func(ctx context.Context) error {
 		defer b.Drain(context.WithoutCancel(ctx))
-		return b.Run(ctx, rjs)
+		return b.Run(ctx, deliver)
 	}, nil)
 	return nil
 }
@@ -272,14 +256,7 @@ func (a *App) router(ctx context.Context, js jetstream.JetStream, b *broker.Brok
 func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API) error {
 	guard := netguard.New(a.cfg.AllowNet)
 	client := webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(a.cfg.Dispatch.Concurrency, 128)})
-	nc, err := a.connect("dispatcher")
-	if err != nil {
-		return err
-	}
-	q, err := queue.New(nc, a.log)
-	if err != nil {
-		return err
-	}
+	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
 		Events: s.events, Queue: q, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
 		Open: func(sub *subscription.Subscription) (destination.Destination, error) {

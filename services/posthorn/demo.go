@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -65,19 +66,19 @@ func (a *app) demo(ctx context.Context, cfg *config.Config, f *platform.Facts) e
 		return err
 	}
 	d.line("")
-	d.line("All of it is delivered. Three commands to try in another terminal:")
+	d.line("All five events are delivered. Three commands to try in another terminal:")
 	flags := demoFlags(cfg)
 	d.line("  posthorn event list%s", flags)
 	d.line("  posthorn event trace %s%s", last, flags)
 	if url := demoNATS(cfg, f); url != "" {
 		d.line("  nats --server %s stream report", url)
 	}
-	switch {
-	case f.KeyFile != "":
-		d.line("The first two find the admin key in %s. The platform and the subscriber stay up; Ctrl-C stops them.", f.KeyFile)
-	default:
-		d.line("The first two want the admin key in POSTHORN_API_KEY. The platform and the subscriber stay up; Ctrl-C stops them.")
+	if f.KeyFile != "" {
+		d.line("The first two find the admin key in %s.", f.KeyFile)
+	} else {
+		d.line("The first two want the admin key in POSTHORN_API_KEY.")
 	}
+	d.line("The platform and the subscriber stay up until Ctrl-C.")
 	<-ctx.Done()
 	return nil
 }
@@ -115,7 +116,7 @@ func demoFlags(cfg *config.Config) string {
 	if server := "http://" + reachable(cfg.HTTP); server != defaultServer {
 		flags += " --server " + server
 	}
-	if cfg.Embedded() && cfg.Data != defaultData {
+	if cfg.Embedded() && filepath.Clean(cfg.Data) != filepath.Clean(defaultData) {
 		flags += " --data " + cfg.Data
 	}
 	return flags
@@ -158,8 +159,8 @@ func (d *demo) show(ctx context.Context, cfg *config.Config, f *platform.Facts) 
 	}
 	d.line("")
 	d.line("The demo: three inputs on their way to a subscriber at %s", d.echo.url)
-	d.line("(policy %s, sources auth0 and github, subscriptions %s and %s, and a schema of %s are there for you to look at)",
-		demoPolicy, demoIncoming, demoOutgoing, demoOrderType)
+	d.line("  It made policy %s, sources auth0 and github, subscriptions %s and %s,", demoPolicy, demoIncoming, demoOutgoing)
+	d.line("  and a schema of %s. Times count from when an event is received.", demoOrderType)
 	last := ""
 	for i, input := range []struct {
 		title string
@@ -205,14 +206,10 @@ func ensure[T described](ctx context.Context, c *client.Collection[T], kind stri
 // configure makes what the inputs need. Secrets and the subscriber's address
 // are new with every start.
 func (d *demo) configure(ctx context.Context) error {
-	schema, err := client.SchemaOf[demoOrder]()
-	if err != nil {
-		return fmt.Errorf("demo: %w", err)
+	if err := d.schema(ctx); err != nil {
+		return err
 	}
-	if _, err := d.client.PutSchema(ctx, demoOrderType, schema); err != nil {
-		return fmt.Errorf("demo: schema of %s: %w", demoOrderType, err)
-	}
-	err = ensure(ctx, d.client.Policies, "policy", &posthornv1.Policy{
+	err := ensure(ctx, d.client.Policies, "policy", &posthornv1.Policy{
 		Name: demoPolicy, Description: demoDescription,
 		Delivery: &posthornv1.Delivery{Backoff: &posthornv1.Backoff{Initial: durationpb.New(time.Second)}},
 	})
@@ -237,6 +234,30 @@ func (d *demo) configure(ctx context.Context) error {
 		if err := ensure(ctx, d.client.Subscriptions, "subscription", s); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// schema stores the schema of the demo's order. Another one of that type stays.
+func (d *demo) schema(ctx context.Context) error {
+	schema, err := client.SchemaOf[demoOrder]()
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	put := d.client.PutSchema
+	_, err = d.client.GetSchema(ctx, demoOrderType, 0)
+	if err == nil {
+		put = d.client.CheckSchema
+	} else if !client.IsNotFound(err) {
+		return fmt.Errorf("demo: look for the schema of %s: %w", demoOrderType, err)
+	}
+	was := err == nil
+	stored, err := put(ctx, demoOrderType, schema)
+	if was && (client.IsRefusal(err) || stored.GetCreated()) {
+		return fmt.Errorf("demo: there is a schema of %s that the demo did not make; show the demo on another --data", demoOrderType)
+	}
+	if err != nil {
+		return fmt.Errorf("demo: schema of %s: %w", demoOrderType, err)
 	}
 	return nil
 }
@@ -272,40 +293,41 @@ func (d *demo) watch(ctx context.Context, cfg *config.Config, f *platform.Facts)
 	if err != nil {
 		return nil, fmt.Errorf("demo: connect to NATS: %w", err)
 	}
-	if err := d.subscribe(ctx, nc); err != nil {
+	events, err := d.subscribe(ctx, nc)
+	if err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("demo: watch: %w", err)
 	}
-	return nc.Close, nil
+	return func() { events.Stop(); nc.Close() }, nil
 }
 
 // subscribe looks at EVENTS through a consumer, which knows the sequence, and
 // at the others by their subjects: of a work queue another consumer would take.
-func (d *demo) subscribe(ctx context.Context, nc *nats.Conn) error {
+func (d *demo) subscribe(ctx context.Context, nc *nats.Conn) (jetstream.ConsumeContext, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	stream, err := js.Stream(ctx, topology.StreamEvents)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: stream.CachedInfo().State.LastSeq + 1,
 	})
 	if err != nil {
-		return err
-	}
-	if _, err := consumer.Consume(d.sawEvent); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := nc.Subscribe(topology.LiveDeliveries, d.sawDelivery); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := nc.Subscribe(topology.LiveAttempts, d.sawAttempt); err != nil {
-		return err
+		return nil, err
 	}
-	return nc.FlushWithContext(ctx)
+	if err := nc.FlushWithContext(ctx); err != nil {
+		return nil, err
+	}
+	return consumer.Consume(d.sawEvent)
 }
 
 func (d *demo) sawEvent(m jetstream.Msg) {
@@ -400,15 +422,15 @@ func (d *demo) step(ctx context.Context, j *journey, s sight) (delivered bool, e
 	a := s.attempt
 	switch a.Outcome {
 	case event.Delivered:
-		d.tell(j, s.at, "attempt", "%d: %s", a.Number, answered(a))
-		signed := "but it never came by here" // a stranger answered
-		if d.echo.checked(s.event) {
-			signed = "its signature is right"
+		d.tell(j, s.at, attemptName(a), "%s", answered(a))
+		signed := "which says that its signature is right"
+		if !d.echo.checked(s.event) {
+			signed = "but to a stranger at " + a.Destination // who took the port
 		}
-		d.tell(j, s.at, "delivered", "to %s at %s; %s", a.Subscription, a.Destination, signed)
+		d.tell(j, s.at, "delivered", "to %s, %s", a.Subscription, signed)
 		return true, nil
 	case event.Retry:
-		d.tell(j, s.at, "attempt", "%d: %s; again in %s", a.Number, answered(a), short(a.NextAt.Sub(s.at).Round(10*time.Millisecond)))
+		d.tell(j, s.at, attemptName(a), "%s; again in %s", answered(a), short(a.NextAt.Sub(s.at).Round(10*time.Millisecond)))
 		return false, nil
 	}
 	d.tell(j, s.at, string(a.Outcome), "%s", answered(a))
@@ -430,6 +452,8 @@ func (d *demo) stored(ctx context.Context, j *journey, s sight) error {
 	return nil
 }
 
+func attemptName(a *event.Attempt) string { return fmt.Sprintf("attempt %d", a.Number) }
+
 func answered(a *event.Attempt) string {
 	if a.Status == 0 {
 		return fmt.Sprintf("no answer (%s) in %s", a.ErrorClass, short(a.Latency))
@@ -441,5 +465,6 @@ func answered(a *event.Attempt) string {
 // shown as earlier than the one before.
 func (d *demo) tell(j *journey, at time.Time, step, format string, args ...any) {
 	j.last = slices.MaxFunc([]time.Time{j.last, j.began, at}, time.Time.Compare)
-	d.line("   %9s  %-16s  %-9s  %s", "+"+short(j.last.Sub(j.began)), oneLine(j.label), step, fmt.Sprintf(format, args...))
+	after := float64(j.last.Sub(j.began)) / float64(time.Millisecond)
+	d.line("  %8.2f ms  %-16s  %-9s  %s", after, oneLine(j.label), step, fmt.Sprintf(format, args...))
 }

@@ -40,7 +40,7 @@ func startEcho(ctx context.Context, secret string) (*echo, error) {
 		return nil, fmt.Errorf("demo: the subscriber: %w", err)
 	}
 	e := &echo{
-		url: "http://" + l.Addr().String() + "/", secret: secret, key: key,
+		url: "http://" + l.Addr().String(), secret: secret, key: key,
 		ended: make(chan struct{}), seen: map[string]struct{}{},
 	}
 	e.srv = &http.Server{Handler: e, ReadHeaderTimeout: 10 * time.Second}
