@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -61,9 +62,7 @@ func TestKillMinusNineLosesNothing(t *testing.T) {
 		kills = append(kills, time.Now())
 		p.kill()
 		cancel()
-		for id, at := range <-done {
-			acked[id] = at
-		}
+		maps.Copy(acked, <-done)
 		p.start()
 		p.ready()
 	}

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,7 +38,7 @@ type Server struct {
 }
 
 // Start starts a server and waits until clients can connect.
-func Start(cfg Config, log *slog.Logger) (*Server, error) {
+func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("embedded: no data directory given")
 	}
@@ -48,15 +49,15 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := start(cfg, log)
+	ns, err := start(ctx, cfg, log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &Server{ns: ns, lock: lock}, nil
 }
 
-func start(cfg Config, log *slog.Logger) (*server.Server, error) {
-	opts, err := options(cfg)
+func start(ctx context.Context, cfg Config, log *slog.Logger) (*server.Server, error) {
+	opts, err := options(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func start(cfg Config, log *slog.Logger) (*server.Server, error) {
 	return ns, nil
 }
 
-func options(cfg Config) (*server.Options, error) {
+func options(ctx context.Context, cfg Config) (*server.Options, error) {
 	maxStore := cfg.MaxStore
 	if maxStore == 0 {
 		maxStore = 1 << 50
@@ -114,7 +115,7 @@ func options(cfg Config) (*server.Options, error) {
 	}
 	if n == 0 {
 		n = server.RANDOM_PORT
-	} else if err := portFree(cfg.Listen); err != nil {
+	} else if err := portFree(ctx, cfg.Listen); err != nil {
 		// The server would end the process, or retry for seconds, instead.
 		return nil, err
 	}
@@ -122,8 +123,9 @@ func options(cfg Config) (*server.Options, error) {
 	return opts, nil
 }
 
-func portFree(addr string) error {
-	l, err := net.Listen("tcp", addr)
+func portFree(ctx context.Context, addr string) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("embedded: cannot listen on %s: %w", addr, err)
 	}

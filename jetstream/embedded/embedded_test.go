@@ -15,8 +15,8 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/jstest"
 )
 
-func start(cfg embedded.Config) (*embedded.Server, error) {
-	return embedded.Start(cfg, slog.New(slog.DiscardHandler))
+func start(t *testing.T, cfg embedded.Config) (*embedded.Server, error) {
+	return embedded.Start(t.Context(), cfg, slog.New(slog.DiscardHandler))
 }
 
 func TestStartSaysWhatIsInTheWay(t *testing.T) {
@@ -60,7 +60,7 @@ func TestStartSaysWhatIsInTheWay(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			begun := time.Now()
-			s, err := start(tt.cfg)
+			s, err := start(t, tt.cfg)
 			if took := time.Since(begun); took > 10*time.Second {
 				t.Errorf("the error took %v, want it at once", took)
 			}
@@ -82,13 +82,13 @@ func TestADirectoryIsFreeAfterAFailedStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if s, err := start(embedded.Config{Dir: dir, Listen: taken.Addr().String()}); err == nil {
+	if s, err := start(t, embedded.Config{Dir: dir, Listen: taken.Addr().String()}); err == nil {
 		t.Fatalf("started on a taken port (stop: %v)", s.Stop())
 	}
 	if err := taken.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := start(embedded.Config{Dir: dir, Listen: taken.Addr().String()})
+	s, err := start(t, embedded.Config{Dir: dir, Listen: taken.Addr().String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestADirectoryIsFreeAfterAFailedStart(t *testing.T) {
 func TestRestartKeepsTheData(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := start(embedded.Config{Dir: dir})
+	s, err := start(t, embedded.Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func WithTopology(t testing.TB, cfg topology.Config) jetstream.JetStream {
 // Start starts a server on dir, listening on a free loopback port.
 func Start(t testing.TB, dir string) *embedded.Server {
 	t.Helper()
-	s, err := embedded.Start(embedded.Config{Dir: dir, Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	s, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

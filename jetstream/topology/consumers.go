@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -52,9 +53,7 @@ func Advisories() jetstream.ConsumerConfig {
 // shows it to operators as metadata.
 func Lane(policy string, p event.Priority, maxDeliver int, ackWait time.Duration, describe map[string]string) jetstream.ConsumerConfig {
 	meta := map[string]string{"posthorn.reader": "services/dispatcher", "posthorn.policy": policy}
-	for k, v := range describe {
-		meta[k] = v
-	}
+	maps.Copy(meta, describe)
 	return jetstream.ConsumerConfig{
 		Durable:       LaneConsumer(policy, p),
 		Description:   "Deliveries of policy " + policy + " with " + p.String() + " priority.",

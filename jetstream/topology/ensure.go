@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -204,12 +205,8 @@ func merge(have, want jetstream.StreamConfig) jetstream.StreamConfig {
 	m.AllowMsgTTL = have.AllowMsgTTL || want.AllowMsgTTL
 	m.AllowAtomicPublish = have.AllowAtomicPublish || want.AllowAtomicPublish
 	m.Metadata = map[string]string{}
-	for k, v := range have.Metadata {
-		m.Metadata[k] = v
-	}
-	for k, v := range want.Metadata {
-		m.Metadata[k] = v
-	}
+	maps.Copy(m.Metadata, have.Metadata)
+	maps.Copy(m.Metadata, want.Metadata)
 	return m
 }
 

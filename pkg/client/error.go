@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -55,12 +56,7 @@ func hasStatus(err error, statuses ...int) bool {
 	if !ok {
 		return false
 	}
-	for _, s := range statuses {
-		if e.Status == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(statuses, e.Status)
 }
 
 // problem makes an Error of an answer. What answers may be a proxy, which

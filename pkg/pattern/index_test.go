@@ -2,6 +2,7 @@ package pattern_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -35,9 +36,7 @@ func TestIndexAgreesWithMatchingOneByOne(t *testing.T) {
 	}
 	for step := range 3000 {
 		before := state{now.index, map[int][]pattern.Pattern{}}
-		for v, p := range now.patterns {
-			before.patterns[v] = p
-		}
+		maps.Copy(before.patterns, now.patterns)
 		v := rnd.IntN(40)
 		if patterns, ok := now.patterns[v]; ok {
 			now.index = now.index.Remove(v, patterns...)

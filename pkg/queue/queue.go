@@ -92,6 +92,14 @@ func (q *Queue) RemoveLane(ctx context.Context, policy string, p event.Priority)
 	if info := c.CachedInfo(); info.NumPending > 0 || info.NumAckPending > 0 {
 		return false, nil
 	}
+	// The consumer's own count may be behind for a moment; the stream's is not.
+	n, _, err := stream.From(ctx, q.js, topology.StreamDeliveries, topology.LaneFilter(policy, p), 1, 1, func(*jetstream.RawStreamMsg) error { return nil })
+	if err != nil {
+		return false, fmt.Errorf("queue: look at lane %s: %w", name, err)
+	}
+	if n > 0 {
+		return false, nil
+	}
 	if err := q.js.DeleteConsumer(ctx, topology.StreamDeliveries, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return false, fmt.Errorf("queue: remove lane %s: %w", name, err)
 	}

@@ -47,7 +47,7 @@ func newAuth0Filter(s *posthornv1.Auth0Settings) auth0Filter {
 	}
 	f := auth0Filter{known: make(map[string]bool), unknown: len(s.GetCategories()) > 0}
 	for _, c := range auth0Categories {
-		for _, code := range strings.Fields(c.codes) {
+		for code := range strings.FieldsSeq(c.codes) {
 			f.known[code] = false
 		}
 	}

@@ -142,7 +142,7 @@ func TestAuth0CodesBelongToOneCategory(t *testing.T) {
 	t.Parallel()
 	of := map[string]string{}
 	for _, c := range auth0Categories {
-		for _, code := range strings.Fields(c.codes) {
+		for code := range strings.FieldsSeq(c.codes) {
 			if of[code] != "" {
 				t.Errorf("code %s is in %s and in %s", code, of[code], c.name)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cloudevents/sdk-go/v2/binding"
+
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -91,21 +90,6 @@ func router(t testing.TB, js jetstream.JetStream) {
 	t.Cleanup(func() {
 		run.Stop()
 		<-run.Closed()
-	})
-}
-
-// routed waits until the router has acknowledged up to a sequence.
-func routed(t testing.TB, js jetstream.JetStream, seq uint64) {
-	t.Helper()
-	eventually(t, "route", func() error {
-		c, err := js.Consumer(t.Context(), topology.StreamEvents, topology.ConsumerRouter)
-		if err != nil {
-			return err
-		}
-		if got := c.CachedInfo().AckFloor.Stream; got < seq {
-			return fmt.Errorf("the router is at %d, want %d", got, seq)
-		}
-		return nil
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -157,13 +158,13 @@ func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject stri
 		if err != nil {
 			return 0, err
 		}
-		for i := len(page) - 1; i >= 0; i-- {
-			more, err := f(page[i])
+		for _, p := range slices.Backward(page) {
+			more, err := f(p)
 			if err != nil {
 				return 0, err
 			}
 			if !more {
-				return page[i].Sequence, nil
+				return p.Sequence, nil
 			}
 		}
 		before = from

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 )
@@ -74,9 +75,7 @@ func (h *Health) Live() map[string]error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	results := make(map[string]error, len(h.parts)+len(h.checks))
-	for name, err := range h.parts {
-		results[name] = err
-	}
+	maps.Copy(results, h.parts)
 	return results
 }
 

@@ -32,7 +32,7 @@ func eachWay(t *testing.T, test func(t *testing.T, r *rig)) {
 		t.Parallel()
 		r := newRig(t)
 		var err error
-		if r.handler, err = api.NewHandler(r.serve(), nil, slog.New(slog.DiscardHandler), api.RESTConfig{MaxEventBytes: 1 << 20}); err != nil {
+		if r.handler, err = api.NewHandler(t.Context(), r.serve(), nil, slog.New(slog.DiscardHandler), api.RESTConfig{MaxEventBytes: 1 << 20}); err != nil {
 			t.Fatal(err)
 		}
 		test(t, r)
@@ -172,7 +172,7 @@ func BenchmarkPublishOverREST(b *testing.B) {
 	defer cancel()
 	local := api.NewLocal(api.UnaryAuth(auth))
 	r.api.Register(local)
-	h, err := api.NewHandler(local, auth, slog.New(slog.DiscardHandler), api.RESTConfig{})
+	h, err := api.NewHandler(b.Context(), local, auth, slog.New(slog.DiscardHandler), api.RESTConfig{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -169,16 +169,6 @@ func timeValue(field string, value []byte) (time.Time, error) {
 	return t, nil
 }
 
-func boolValue(field string, value []byte) (bool, error) {
-	switch string(value) {
-	case "true":
-		return true, nil
-	case "false", "null":
-		return false, nil
-	}
-	return false, errs.Field(field, "must be true or false")
-}
-
 func base64Value(field string, value []byte) ([]byte, error) {
 	s, err := stringValue(field, value)
 	if err != nil {

@@ -63,7 +63,7 @@ type handler struct {
 // the servers through conn: a [Local], or a connection to the process that has
 // them. With auth callers are known before their requests are read; nil leaves it
 // to the other side of conn.
-func NewHandler(conn grpc.ClientConnInterface, auth Authenticator, log *slog.Logger, cfg RESTConfig) (http.Handler, error) {
+func NewHandler(ctx context.Context, conn grpc.ClientConnInterface, auth Authenticator, log *slog.Logger, cfg RESTConfig) (http.Handler, error) {
 	cfg.MaxEventBytes = cmp.Or(cfg.MaxEventBytes, 8<<20)
 	cfg.MaxBatchBytes = max(cmp.Or(cfg.MaxBatchBytes, 32<<20), cfg.bodyLimit())
 	cfg.MaxBatchEvents = cmp.Or(cfg.MaxBatchEvents, 1000)
@@ -88,14 +88,14 @@ func NewHandler(conn grpc.ClientConnInterface, auth Authenticator, log *slog.Log
 	if h.document, h.routes, err = openAPI(cfg.Version); err != nil {
 		return nil, err
 	}
-	h.mux, err = newMux(conn)
+	h.mux, err = newMux(ctx, conn)
 	return h, err
 }
 
 // bodyLimit is the largest body of one event: base64 takes four bytes for three.
 func (c *RESTConfig) bodyLimit() int64 { return c.MaxEventBytes/3*4 + 4 + envelope }
 
-func newMux(conn grpc.ClientConnInterface) (*runtime.ServeMux, error) {
+func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newCodec()),
 		runtime.WithIncomingHeaderMatcher(func(name string) (string, bool) {
@@ -119,8 +119,6 @@ func newMux(conn grpc.ClientConnInterface) (*runtime.ServeMux, error) {
 		}),
 		runtime.WithDisablePathLengthFallback(),
 	)
-	// The generated functions take a context and do not look at it.
-	ctx := context.TODO()
 	err := errors.Join(
 		posthornv1.RegisterSourceServiceHandlerClient(ctx, mux, posthornv1.NewSourceServiceClient(conn)),
 		posthornv1.RegisterSubscriptionServiceHandlerClient(ctx, mux, posthornv1.NewSubscriptionServiceClient(conn)),

@@ -85,7 +85,7 @@ func TestWithoutAnAuthenticatorTheServersAskForTheKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	var err error
-	if r.handler, err = api.NewHandler(r.local, nil, slog.New(slog.DiscardHandler), api.RESTConfig{}); err != nil {
+	if r.handler, err = api.NewHandler(t.Context(), r.local, nil, slog.New(slog.DiscardHandler), api.RESTConfig{}); err != nil {
 		t.Fatal(err)
 	}
 	r.send("GET", "/api/v1/whoami", "").problem(401, "")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +66,7 @@ type part struct {
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error) {
 	a := &App{cfg: cfg, log: log, reg: telemetry.NewRegistry(), health: &telemetry.Health{}, ready: make(chan struct{})}
 	if err := a.build(ctx); err != nil {
-		return nil, errors.Join(err, a.Close(false))
+		return nil, errors.Join(err, a.Close(context.WithoutCancel(ctx), false))
 	}
 	return a, nil
 }
@@ -104,7 +105,7 @@ start:
 	}
 	a.log.Info("stopping: attempts in flight are finished, new ones not begun")
 	clean := a.stop(started)
-	return errors.Join(err, a.Close(clean && err == nil))
+	return errors.Join(err, a.Close(base, clean && err == nil))
 }
 
 type runningPart struct {
@@ -133,8 +134,7 @@ func (a *App) stop(parts []*runningPart) bool {
 	deadline := time.NewTimer(a.cfg.ShutdownTimeout)
 	defer deadline.Stop()
 	clean := true
-	for i := len(parts) - 1; i >= 0; i-- {
-		p := parts[i]
+	for _, p := range slices.Backward(parts) {
 		p.cancel()
 		select {
 		case <-p.done:
@@ -154,7 +154,7 @@ func (a *App) stop(parts []*runningPart) bool {
 
 // Close ends the connections and the embedded server. clean says that
 // everything that was begun is finished, so that the next start need not look back.
-func (a *App) Close(clean bool) error {
+func (a *App) Close(ctx context.Context, clean bool) error {
 	var errs []error
 	var wg sync.WaitGroup
 	for _, nc := range a.conns {
@@ -173,7 +173,7 @@ func (a *App) Close(clean bool) error {
 	if a.checkpoint != nil && clean {
 		if a.barrier != nil {
 			// The server wrote its state on the way down.
-			errs = append(errs, a.barrier.Wait(context.Background()))
+			errs = append(errs, a.barrier.Wait(ctx))
 		}
 		errs = append(errs, a.checkpoint.Close())
 	}

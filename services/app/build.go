@@ -40,7 +40,7 @@ import (
 // bottom, and each "if" on a role is the only place where it is decided.
 func (a *App) build(ctx context.Context) error {
 	cfg, roles := a.cfg, a.cfg.Roles
-	if err := a.openNATS(); err != nil {
+	if err := a.openNATS(ctx); err != nil {
 		return err
 	}
 	nc, err := a.connect("main")
@@ -110,7 +110,7 @@ func (a *App) build(ctx context.Context) error {
 		if err := a.router(ctx, js, state.publisher.JetStream(), local, state.events); err != nil {
 			return err
 		}
-		if err := a.serveGRPC("broker", cfg.Broker, admin, false, broker.NewServer(local).Register); err != nil {
+		if err := a.serveGRPC(ctx, "broker", cfg.Broker, admin, false, broker.NewServer(local).Register); err != nil {
 			return err
 		}
 	} else if roles.Has(config.Gateway) || roles.Has(config.API) {
@@ -136,13 +136,13 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	if roles.Has(config.Registry) {
-		if err := a.serveGRPC("registry", cfg.Registry, admin, false, func(s *grpc.Server) {
+		if err := a.serveGRPC(ctx, "registry", cfg.Registry, admin, false, func(s *grpc.Server) {
 			posthornv1.RegisterSchemaRegistryServer(s, schemaServer)
 		}); err != nil {
 			return err
 		}
 	}
-	rest, err := a.masterAPI(master, schemaServer, admin)
+	rest, err := a.masterAPI(ctx, master, schemaServer, admin)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (a *App) build(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := a.serveHTTP("gateway", cfg.HTTP, front(gw.Handler(), rest)); err != nil {
+		if err := a.serveHTTP(ctx, "gateway", cfg.HTTP, front(gw.Handler(), rest)); err != nil {
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ func (a *App) build(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.serveMetrics()
+	return a.serveMetrics(ctx)
 }
 
 func (a *App) add(name string, run func(context.Context) error, ready <-chan struct{}) {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -36,8 +37,8 @@ func (rawCodec) Name() string { return "proto" }
 // serveForwarder serves the Master API over gRPC at a gateway whose process does
 // not have it. All its methods are unary; what the other side does not know is
 // UNIMPLEMENTED there.
-func (a *App) serveForwarder(addr string, conn *grpc.ClientConn) error {
-	l, err := a.listen("gateway", addr)
+func (a *App) serveForwarder(ctx context.Context, addr string, conn *grpc.ClientConn) error {
+	l, err := a.listen(ctx, "gateway", addr)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func (a *App) serveForwarder(addr string, conn *grpc.ClientConn) error {
 			if err := st.RecvMsg(&in); err != nil {
 				return err
 			}
-			ctx := st.Context()
+			ctx := st.Context() // of the call, not of the start
 			if md, ok := metadata.FromIncomingContext(ctx); ok {
 				ctx = metadata.NewOutgoingContext(ctx, md.Copy())
 			}

@@ -31,9 +31,9 @@ import (
 const maxMessage = 64 << 20
 
 // listen takes an address, so that a taken one is an error of the start.
-func (a *App) listen(what, addr string) (net.Listener, error) {
+func (a *App) listen(ctx context.Context, what, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", addr)
+	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("app: %s cannot listen on %s: %w; stop who does, or give another address", what, addr, err)
 	}
@@ -41,8 +41,8 @@ func (a *App) listen(what, addr string) (net.Listener, error) {
 }
 
 // serveHTTP adds a door that serves h on addr. A stop lets requests finish.
-func (a *App) serveHTTP(what, addr string, h http.Handler) error {
-	l, err := a.listen(what, addr)
+func (a *App) serveHTTP(ctx context.Context, what, addr string, h http.Handler) error {
+	l, err := a.listen(ctx, what, addr)
 	if err != nil {
 		return err
 	}
@@ -72,21 +72,21 @@ func (a *App) serveHTTP(what, addr string, h http.Handler) error {
 // serveGRPC adds a door that serves gRPC on addr, with health and reflection.
 // strict demands a key of every caller; else only who comes from elsewhere
 // needs one, since the port is for the platform's own processes.
-func (a *App) serveGRPC(what, addr string, auth api.Authenticator, strict bool, register func(*grpc.Server), extra ...grpc.ServerOption) error {
-	l, err := a.listen(what, addr)
+func (a *App) serveGRPC(ctx context.Context, what, addr string, auth api.Authenticator, strict bool, register func(*grpc.Server)) error {
+	l, err := a.listen(ctx, what, addr)
 	if err != nil {
 		return err
 	}
 	if !strict {
 		auth = optional{auth, loopback(addr)}
 	}
-	opts := append([]grpc.ServerOption{
+	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(4096),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(api.UnaryAuth(auth)),
 		grpc.ChainStreamInterceptor(api.StreamAuth(auth)),
-	}, extra...)
+	}
 	srv := grpc.NewServer(opts...)
 	register(srv)
 	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
@@ -167,7 +167,7 @@ func (a *App) dial(addr string) (*grpc.ClientConn, error) {
 
 // masterAPI serves the Master API where this process has it, and returns its
 // REST form for the gateway.
-func (a *App) masterAPI(master *api.API, schemas *registry.Server, auth api.Authenticator) (http.Handler, error) {
+func (a *App) masterAPI(ctx context.Context, master *api.API, schemas *registry.Server, auth api.Authenticator) (http.Handler, error) {
 	cfg, roles := a.cfg, a.cfg.Roles
 	rest := api.RESTConfig{MaxEventBytes: int64(cfg.MaxEventBytes)}
 	if !roles.Has(config.API) {
@@ -178,10 +178,10 @@ func (a *App) masterAPI(master *api.API, schemas *registry.Server, auth api.Auth
 		if err != nil {
 			return nil, err
 		}
-		if err := a.serveForwarder(cfg.GRPC, conn); err != nil {
+		if err := a.serveForwarder(ctx, cfg.GRPC, conn); err != nil {
 			return nil, err
 		}
-		return api.NewHandler(conn, nil, a.log, rest)
+		return api.NewHandler(ctx, conn, nil, a.log, rest)
 	}
 	local := api.NewLocal(api.UnaryAuth(auth))
 	register := func(r grpc.ServiceRegistrar) {
@@ -189,18 +189,18 @@ func (a *App) masterAPI(master *api.API, schemas *registry.Server, auth api.Auth
 		posthornv1.RegisterSchemaRegistryServer(r, schemas)
 	}
 	register(local)
-	handler, err := api.NewHandler(local, auth, a.log, rest)
+	handler, err := api.NewHandler(ctx, local, auth, a.log, rest)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.serveHTTP("api", cfg.APIHTTP, handler); err != nil {
+	if err := a.serveHTTP(ctx, "api", cfg.APIHTTP, handler); err != nil {
 		return nil, err
 	}
-	if err := a.serveGRPC("api", cfg.APIGRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
+	if err := a.serveGRPC(ctx, "api", cfg.APIGRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
 		return nil, err
 	}
 	if roles.Has(config.Gateway) {
-		if err := a.serveGRPC("gateway", cfg.GRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
+		if err := a.serveGRPC(ctx, "gateway", cfg.GRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
 			return nil, err
 		}
 	}
@@ -219,8 +219,8 @@ func front(gw, rest http.Handler) http.Handler {
 	})
 }
 
-func (a *App) serveMetrics() error {
-	return a.serveHTTP("metrics", a.cfg.Metrics, telemetry.Handler(a.reg, a.health, a.cfg.Pprof))
+func (a *App) serveMetrics(ctx context.Context) error {
+	return a.serveHTTP(ctx, "metrics", a.cfg.Metrics, telemetry.Handler(a.reg, a.health, a.cfg.Pprof))
 }
 
 // depthEvery is how often the queue's depth is looked up.

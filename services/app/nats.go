@@ -19,7 +19,7 @@ import (
 
 // openNATS starts the embedded server with its commit barrier, or leaves both
 // to an external one.
-func (a *App) openNATS() error {
+func (a *App) openNATS(ctx context.Context) error {
 	if !a.cfg.Embedded() {
 		return nil
 	}
@@ -33,7 +33,7 @@ func (a *App) openNATS() error {
 		return err
 	}
 	a.release = release
-	a.server, err = embedded.Start(embedded.Config{
+	a.server, err = embedded.Start(ctx, embedded.Config{
 		Dir: a.cfg.Data, Listen: a.cfg.NATSListen, SyncAlways: a.cfg.Fsync() && !supported,
 	}, a.log)
 	if err != nil {

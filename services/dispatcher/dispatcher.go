@@ -142,7 +142,7 @@ func (d *Dispatcher) handle(ctx context.Context, lease *queue.Lease) {
 	}
 	a, res := d.attempt(ctx, target.dest, ev, lease, p)
 	target.leave()
-	d.settle(ctx, lease, ev, a, res, p, log)
+	d.settle(ctx, lease, ev, a, res, log)
 }
 
 // ourRetry is the wait after a failure of the platform's own. It uses up a try,
@@ -182,10 +182,8 @@ func (d *Dispatcher) claim(ctx context.Context, lease *queue.Lease, p *policy.Po
 
 // alive reports whether the message at a sequence is of the same delivery.
 func (d *Dispatcher) alive(ctx context.Context, owner string, dl *event.Delivery) (bool, error) {
-	seq, err := strconv.ParseUint(owner, 10, 64)
-	if err != nil {
-		return false, nil // not ours; nobody can be waiting for it
-	}
+	// What is no number names no message; 0 neither.
+	seq, _ := strconv.ParseUint(owner, 10, 64)
 	other, err := d.Queue.Get(ctx, seq)
 	if errs.KindOf(err) == errs.NotFound {
 		return false, nil
@@ -244,7 +242,7 @@ func (d *Dispatcher) attempt(ctx context.Context, dest destination.Destination, 
 // settle records the attempt and then ends the lease with what it taught. It
 // runs under no attempt's time limit: an attempt that used up its time happened
 // all the same.
-func (d *Dispatcher) settle(ctx context.Context, lease *queue.Lease, ev *event.Event, a *event.Attempt, res destination.Result, p *policy.Policy, log *slog.Logger) {
+func (d *Dispatcher) settle(ctx context.Context, lease *queue.Lease, ev *event.Event, a *event.Attempt, res destination.Result, log *slog.Logger) {
 	dl := lease.Delivery()
 	record, err := d.Ledger.Record(a)
 	if err != nil {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -46,7 +47,7 @@ func statusOf(err error) int {
 // problem answers with an error and returns the status.
 func (g *Gateway) problem(w http.ResponseWriter, r *http.Request, src *source.Source, err error) int {
 	status := statusOf(err)
-	if err == error(errMethod) {
+	if errors.Is(err, error(errMethod)) {
 		status = http.StatusMethodNotAllowed
 		w.Header().Set("Allow", http.MethodPost)
 	}

@@ -137,6 +137,7 @@ type demo struct {
 	base   string // URL of the gateway
 	client *client.Client
 	echo   *echo
+	http   http.Client // to this process, on loopback
 	sights chan sight
 
 	auth0Secret, githubSecret string

@@ -105,7 +105,7 @@ func (d *demo) post(ctx context.Context, path string, h http.Header, body string
 	for name, values := range h {
 		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := d.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}

@@ -239,8 +239,7 @@ func (f *fake) publishBatch(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) listEvents(w http.ResponseWriter, r *http.Request) {
 	var items []any
-	for i := len(f.events) - 1; i >= 0; i-- {
-		ev := f.events[i]
+	for i, ev := range slices.Backward(f.events) {
 		if t := r.FormValue("type"); t != "" && string(ev["type"]) != strconv.Quote(t) {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -114,10 +115,8 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if err := check(cmd, args); err != nil {
 			return usageError{cmd, err}
 		}
-		for _, arg := range args {
-			if arg == "" {
-				return usageError{cmd, errors.New("an argument is empty")}
-			}
+		if slices.Contains(args, "") {
+			return usageError{cmd, errors.New("an argument is empty")}
 		}
 		return nil
 	}

@@ -20,7 +20,7 @@ type outcome struct {
 	stdout, stderr string
 }
 
-func runWith(t *testing.T, ctx context.Context, stdin string, env map[string]string, args ...string) outcome {
+func runWith(ctx context.Context, t *testing.T, stdin string, env map[string]string, args ...string) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	code := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr, func(name string) string { return env[name] })
@@ -67,7 +67,7 @@ func TestExitCodes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := runWith(t, t.Context(), tt.stdin, env, strings.Fields(tt.args)...)
+			got := runWith(t.Context(), t, tt.stdin, env, strings.Fields(tt.args)...)
 			if got.code != tt.want {
 				t.Errorf("exit code %d, want %d\nstdout: %s\nstderr: %s", got.code, tt.want, got.stdout, got.stderr)
 			}
@@ -83,7 +83,7 @@ func TestInterruptedIsSaid(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	got := runWith(t, ctx, "", map[string]string{}, "source", "list")
+	got := runWith(ctx, t, "", map[string]string{}, "source", "list")
 	if want := (outcome{exitFailed, "", "posthorn: interrupted\n"}); got != want {
 		t.Errorf("outcome %+v, want %+v", got, want)
 	}

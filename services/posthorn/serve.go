@@ -8,8 +8,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -55,6 +55,9 @@ second signal ends it at once; what was answered is safe then, too.`,
 			return err
 		}
 		if cfg.Demo {
+			if !cmd.Flags().Changed("log-level") && os.Getenv("POSTHORN_LOG_LEVEL") == "" {
+				cfg.LogLevel = slog.LevelWarn // what happens is shown on the standard output
+			}
 			// The demo's subscriber is on this machine.
 			cfg.AllowNet = append(cfg.AllowNet, netip.MustParsePrefix("127.0.0.0/8"))
 		}
@@ -68,20 +71,14 @@ second signal ends it at once; what was answered is safe then, too.`,
 }
 
 func (a *app) serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	// The collector need not run for every few megabytes of a young process:
-	// what it would save is less than a stored batch.
-	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(200)
-	}
 	p, err := platform.New(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	told := make(chan error, 1)
-	go func() {
-		defer close(told)
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		select {
 		case <-p.Ready():
 		case <-ctx.Done():
@@ -93,10 +90,10 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, log *slog.Logger) e
 				log.Error("the demo ended", "err", err)
 			}
 		}
-	}()
+	})
 	err = p.Run(ctx)
 	cancel()
-	<-told
+	wg.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -106,7 +103,7 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, log *slog.Logger) e
 // greet tells a person where everything is and what to do next.
 func greet(w io.Writer, cfg *config.Config, f *platform.Facts) {
 	out := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
-	out("Posthorn is ready: %v", cfg.Roles)
+	out("Posthorn is ready: %s", strings.Trim(fmt.Sprint(cfg.Roles), "[]"))
 	if cfg.Roles.Has(config.Gateway) {
 		out("  publish and manage  http://%s  (events at /events/<source>, Master API at /api/v1)", cfg.HTTP)
 	}
@@ -116,7 +113,7 @@ func greet(w io.Writer, cfg *config.Config, f *platform.Facts) {
 	out("  metrics and health  http://%s/metrics  /healthz  /readyz", cfg.Metrics)
 	if f.NATS != "" {
 		out("  NATS                %s  (try: nats --server %s stream report)", f.NATS, f.NATS)
-		out("  room for events     %s of the disk of %s, %s", config.Bytes(f.Limit), cfg.Data, cfg.Durability)
+		out("  room for events     %.1f GiB in %s, durability %s", float64(f.Limit)/(1<<30), cfg.Data, cfg.Durability)
 	}
 	if f.Unclean {
 		out("  the last stop was not clean: %d routed events are looked at again; what was delivered is known", f.LookedBack)

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -335,9 +336,7 @@ func TestStatuses(t *testing.T) {
 			requests := make(chan string, 4)
 			srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				requests <- r.URL.Path
-				for k, v := range tt.header {
-					rw.Header()[k] = v
-				}
+				maps.Copy(rw.Header(), tt.header)
 				rw.WriteHeader(tt.status)
 			}))
 			defer srv.Close()
