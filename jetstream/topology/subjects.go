@@ -1,6 +1,8 @@
 package topology
 
 import (
+	"encoding/base64"
+	"fmt"
 	"hash/fnv"
 	"strings"
 
@@ -60,6 +62,24 @@ func KeySubject(bucket, key string) string { return "$KV." + bucket + "." + key 
 // as tokens (see [github.com/posthornhq/posthorn/pkg/pattern.EncodeType]).
 func EventSubject(d event.Direction, context, typeTokens string) string {
 	return "events." + d.String() + "." + context + "." + typeTokens
+}
+
+// ParseEventSubject reads what [EventSubject] wrote.
+func ParseEventSubject(s string) (d event.Direction, context, typeTokens string, err error) {
+	rest, ok := strings.CutPrefix(s, "events.")
+	if !ok {
+		return 0, "", "", fmt.Errorf("topology: subject %q is no event's", s)
+	}
+	dir, rest, _ := strings.Cut(rest, ".")
+	context, typeTokens, _ = strings.Cut(rest, ".")
+	d, err = event.ParseDirection(dir)
+	return d, context, typeTokens, err
+}
+
+// ObjectSubject returns the subject below the description of an object
+// (ADR-20 of nats-architecture-and-design).
+func ObjectSubject(store, name string) string {
+	return "$O." + store + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
 }
 
 // EventFilter returns the filter on EVENTS for one type, in any direction and context.

@@ -85,7 +85,7 @@ func (l *Ledger) Attempts(ctx context.Context, eventID string, since time.Time) 
 
 // Latest calls f with the records since a time, oldest first.
 func (l *Ledger) Latest(ctx context.Context, since time.Time, f func(*event.Attempt)) error {
-	err := stream.Each(ctx, l.js, topology.StreamAttempts, "attempts.>", since, readBatch,
+	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.LiveAttempts, since, readBatch,
 		func(m *jetstream.RawStreamMsg) error {
 			var a event.Attempt
 			if err := json.Unmarshal(m.Data, &a); err != nil {

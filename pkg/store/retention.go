@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"math"
@@ -488,7 +487,5 @@ func (s *Store) removePayload(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	// The subject of an object's description: ADR-20 of nats-architecture-and-design.
-	meta := "$O." + topology.ObjectsPayloads + ".M." + base64.URLEncoding.EncodeToString([]byte(id))
-	return st.Purge(ctx, jetstream.WithPurgeSubject(meta))
+	return st.Purge(ctx, jetstream.WithPurgeSubject(topology.ObjectSubject(topology.ObjectsPayloads, id)))
 }

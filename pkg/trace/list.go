@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -125,17 +124,13 @@ func (t *Tracer) page(ctx context.Context, q *Query, keep func(*Summary) bool, b
 }
 
 func summarize(m *jetstream.RawStreamMsg) (Summary, bool) {
-	parts := strings.SplitN(m.Subject, ".", 4)
-	if len(parts) != 4 {
-		return Summary{}, false
-	}
-	d, err := event.ParseDirection(parts[1])
+	d, context, _, err := topology.ParseEventSubject(m.Subject)
 	if err != nil {
 		return Summary{}, false
 	}
 	return Summary{
 		ID: string(m.Data), Type: m.Header.Get(topology.HeaderType), Source: m.Header.Get(topology.HeaderSource),
-		Context: parts[2], Tenant: m.Header.Get(topology.HeaderTenant), Direction: d, Received: m.Time, Sequence: m.Sequence,
+		Context: context, Tenant: m.Header.Get(topology.HeaderTenant), Direction: d, Received: m.Time, Sequence: m.Sequence,
 	}, true
 }
 

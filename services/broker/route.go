@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -158,15 +157,9 @@ func (b *Broker) settle(ctx context.Context, r routing) {
 // header reads from a message of EVENTS what routing needs: everything that
 // patterns and filters ask for but the data, and the revision.
 func header(msg jetstream.Msg) (*event.Event, uint64, error) {
-	rest, ok := strings.CutPrefix(msg.Subject(), "events.")
-	if !ok {
-		return nil, 0, fmt.Errorf("broker: subject %q", msg.Subject())
-	}
-	dir, rest, _ := strings.Cut(rest, ".")
-	context, tokens, _ := strings.Cut(rest, ".")
-	d, err := event.ParseDirection(dir)
+	d, context, tokens, err := topology.ParseEventSubject(msg.Subject())
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("broker: %w", err)
 	}
 	h := msg.Headers()
 	typ := h.Get(topology.HeaderType)
