@@ -21,7 +21,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
 	src, topic, err := g.find(r)
 	if err != nil {
-		g.refuse(w, r, nil, nil, err)
+		g.refuse(w, r, src, nil, err)
 		return
 	}
 	batch, err := g.read(w, r, src, topic, begun)
@@ -39,14 +39,15 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 			g.problem(w, r, src, err) // the broker has recorded it
 			return
 		}
-		g.metrics.answered(src.Name(), http.StatusAccepted, begun)
+		g.metrics.answered(src.Name(), begun)
 		writeJSON(w, http.StatusAccepted, receiptJSON(receipt))
 		return
 	}
 	g.acceptAll(ctx, w, r, src, batch, begun)
 }
 
-// find returns the source that a path names, and the topic behind it.
+// find returns the source that a path names, and the topic behind it. A source
+// that is disabled is returned beside the error, so that its record says so.
 func (g *Gateway) find(r *http.Request) (*source.Source, string, error) {
 	if r.Method != http.MethodPost {
 		return nil, "", errMethod
@@ -95,9 +96,8 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, src *source.Sourc
 
 // body reads a request's body, which the limit bounds before anything is stored.
 func (g *Gateway) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	tooLarge := errs.New(errs.TooLarge, "the body has more than %d bytes, which is the limit", g.cfg.MaxBytes).Because("too-large")
 	if r.ContentLength > g.cfg.MaxBytes {
-		return nil, tooLarge
+		return nil, g.tooLarge()
 	}
 	if n := r.ContentLength; n >= 0 {
 		body := make([]byte, n)
@@ -108,12 +108,16 @@ func (g *Gateway) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.cfg.MaxBytes))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, tooLarge
+		return nil, g.tooLarge()
 	}
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Invalid, "the body could not be read").Because("malformed")
 	}
 	return body, nil
+}
+
+func (g *Gateway) tooLarge() error {
+	return errs.New(errs.TooLarge, "the body has more than %d bytes, which is the limit", g.cfg.MaxBytes).Because("too-large")
 }
 
 // correlationHeader carries the IDs of those who handled a message before (C18).
@@ -132,7 +136,9 @@ func (g *Gateway) correlation(r *http.Request, now time.Time) []string {
 }
 
 // acceptAll answers a request of several events. Our own failure is one of the
-// whole request only while nothing of it was accepted.
+// whole request as long as nothing of it was accepted anew. A duplicate was
+// accepted before, and would otherwise tell a publisher who looks at the status
+// alone that the events beside it are safe too.
 func (g *Gateway) acceptAll(ctx context.Context, w http.ResponseWriter, r *http.Request, src *source.Source, batch source.Batch, begun time.Time) {
 	publishes := make([]event.Publish, len(batch.Events))
 	for i := range batch.Events {
@@ -143,21 +149,29 @@ func (g *Gateway) acceptAll(ctx context.Context, w http.ResponseWriter, r *http.
 	if len(publishes) > 0 {
 		results = g.accept.AcceptAll(ctx, publishes)
 	}
-	accepted := 0
+	accepted, fresh := 0, 0
 	var worst error
 	for i := range results {
 		switch err := results[i].Err; {
-		case err == nil:
+		case err != nil:
+			if worst == nil || ours(err) && !ours(worst) {
+				worst = err
+			}
+		case results[i].Receipt.Duplicate:
 			accepted++
-		case worst == nil || ours(err):
-			worst = err
+		default:
+			accepted++
+			fresh++
 		}
 	}
-	if accepted == 0 && worst != nil {
+	if worst != nil && (accepted == 0 || fresh == 0 && ours(worst)) {
 		g.problem(w, r, src, worst)
 		return
 	}
-	g.metrics.answered(src.Name(), http.StatusAccepted, begun)
+	if worst != nil && ours(worst) {
+		g.log.Error("a request was taken in part", "source", src.Name(), "events", len(results), "accepted", accepted, "err", worst)
+	}
+	g.metrics.answered(src.Name(), begun)
 	writeJSON(w, http.StatusAccepted, resultsJSON(results, batch.Dropped))
 }
 

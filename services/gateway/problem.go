@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
@@ -46,6 +48,7 @@ func statusOf(err error) int {
 
 // problem answers with an error and returns the status.
 func (g *Gateway) problem(w http.ResponseWriter, r *http.Request, src *source.Source, err error) int {
+	err = late(err)
 	status := statusOf(err)
 	if errors.Is(err, error(errMethod)) {
 		status = http.StatusMethodNotAllowed
@@ -59,12 +62,21 @@ func (g *Gateway) problem(w http.ResponseWriter, r *http.Request, src *source.So
 		g.log.Error("a request was not taken", "source", name, "remote", g.remote(r), "err", err)
 		w.Header().Set("Retry-After", "5")
 	}
-	g.metrics.requests.WithLabelValues(name, http.StatusText(status)).Inc()
+	g.metrics.requests.WithLabelValues(name, strconv.Itoa(status)).Inc()
 	writeProblem(w, problem{
 		Type: "urn:posthorn:problem:" + errs.ReasonOf(err), Title: http.StatusText(status), Status: status,
 		Detail: errs.MessageOf(err), Violations: errs.ViolationsOf(err),
 	})
 	return status
+}
+
+// late makes of a deadline that passed what it is to a publisher: not a fault in
+// the platform, but something to try again.
+func late(err error) error {
+	if errs.KindOf(err) == errs.Internal && errors.Is(err, context.DeadlineExceeded) {
+		return errs.Wrap(err, errs.Unavailable, "the request was not taken in time; try again later")
+	}
+	return err
 }
 
 func writeProblem(w http.ResponseWriter, p problem) {
