@@ -127,7 +127,7 @@ func portFree(ctx context.Context, addr string) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("embedded: cannot listen on %s: %w", addr, err)
+		return fmt.Errorf("embedded: NATS cannot listen on %s: %w; stop who does, or give another address with --nats-listen", addr, err)
 	}
 	return l.Close()
 }

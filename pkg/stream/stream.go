@@ -57,7 +57,7 @@ type Pending struct {
 // too many publishes are pending. msg must not be modified before Wait returns.
 func (p *Publisher) Start(msg *nats.Msg) Pending {
 	msg.Reply = "" // of a try before
-	fut, err := p.js.PublishMsgAsync(msg, jetstream.WithStallWait(RetryFor))
+	fut, err := p.js.PublishMsgAsync(msg)
 	return Pending{p: p, msg: msg, fut: fut, err: err, begun: time.Now()}
 }
 
@@ -84,7 +84,7 @@ func (w *Pending) Wait(ctx context.Context) (*jetstream.PubAck, error) {
 		case <-time.After(retryWait):
 		}
 		w.msg.Reply = ""
-		w.fut, w.err = w.p.js.PublishMsgAsync(w.msg, jetstream.WithStallWait(RetryFor))
+		w.fut, w.err = w.p.js.PublishMsgAsync(w.msg)
 	}
 }
 
