@@ -2,15 +2,12 @@ package topology
 
 import (
 	"maps"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/posthornhq/posthorn/pkg/event"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // Router returns the consumer of EVENTS that all brokers share. It begins at
 // sequence from; 0 is the stream's first.
@@ -25,7 +22,11 @@ func Router(from uint64) jetstream.ConsumerConfig {
 		MaxDeliver:    -1, // routing is never given up
 		MaxAckPending: 20_000,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
-		Metadata:      map[string]string{"posthorn.reader": "services/broker"},
+		Metadata: map[string]string{
+			"posthorn.reader": "services/broker",
+			// For "nats server check consumer": this many wait only if no broker runs.
+			"io.nats.monitor.enabled": "1", "io.nats.monitor.unprocessed-critical": "100000",
+		},
 	}
 	if from > 0 {
 		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
@@ -52,7 +53,10 @@ func Advisories() jetstream.ConsumerConfig {
 // BackOff on a consumer would replace AckWait and be added to them; describe
 // shows it to operators as metadata.
 func Lane(policy string, p event.Priority, maxDeliver int, ackWait time.Duration, describe map[string]string) jetstream.ConsumerConfig {
-	meta := map[string]string{"posthorn.reader": "services/dispatcher", "posthorn.policy": policy}
+	meta := map[string]string{
+		"posthorn.reader": "services/dispatcher", "posthorn.policy": policy,
+		"io.nats.monitor.enabled": "1", "io.nats.monitor.unprocessed-critical": "1000000",
+	}
 	maps.Copy(meta, describe)
 	return jetstream.ConsumerConfig{
 		Durable:       LaneConsumer(policy, p),

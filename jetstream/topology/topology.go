@@ -83,7 +83,7 @@ func Assets(c Config) []Asset {
 				// A batch that comes in one request is queued as a whole or not at all.
 				AllowAtomicPublish: true,
 				AllowDirect:        true,
-				Metadata:           monitor("router reads it; an unprocessed count that grows means that no broker runs", 0, 0),
+				Metadata:           monitor("router reads it; an unprocessed count that grows means that no broker runs"),
 			},
 			Writer: "pkg/store", Readers: "router, api", auto: true,
 		},
@@ -99,7 +99,7 @@ func Assets(c Config) []Asset {
 				// A consumer for every policy and priority, and later for lanes.
 				MaxConsumers: -1,
 				AllowDirect:  true,
-				Metadata:     monitor("backlog of all subscribers together", 100_000, 1_000_000),
+				Metadata:     monitor("backlog of all subscribers together"),
 			},
 			Writer: "pkg/queue", Readers: "dispatcher", auto: c.DeliveriesBytes == 0,
 		},
@@ -153,13 +153,11 @@ func (c *Config) share(own, percent int64) int64 {
 	return max(c.Budget/100*percent, 16<<20)
 }
 
-func monitor(note string, warn, critical int) map[string]string {
-	m := map[string]string{"posthorn.note": note, "io.nats.monitor.enabled": "1"}
-	if warn > 0 {
-		m["io.nats.monitor.msgs-warn"] = itoa(warn)
-		m["io.nats.monitor.msgs-critical"] = itoa(critical)
-	}
-	return m
+// monitor makes "nats server check stream" look at a stream. Its thresholds on
+// messages are lower ones, which ours have no use for: backlog is what the
+// consumers' thresholds are about.
+func monitor(note string) map[string]string {
+	return map[string]string{"posthorn.note": note, "io.nats.monitor.enabled": "1"}
 }
 
 // kv is what nats.go makes of a bucket, so that "nats kv" treats it as one.
@@ -209,7 +207,7 @@ func record(name, subject, description, writer, readers string, bytes int64, age
 			MaxBytes:    bytes,
 			MaxAge:      age,
 			AllowDirect: true,
-			Metadata:    monitor("a record; the oldest make room", 0, 0),
+			Metadata:    monitor("a record; the oldest make room"),
 		},
 		Writer: writer, Readers: readers, auto: auto,
 	}
@@ -218,7 +216,7 @@ func record(name, subject, description, writer, readers string, bytes int64, age
 func deadLetters(c Config) Asset {
 	a := record(StreamDeadLetters, "deadletters.*", "Deliveries that were given up, kept for retry by hand.",
 		"pkg/deadletter", "api", c.share(c.DeadLettersBytes, 3), c.DeadLettersAge, c.DeadLettersBytes == 0)
-	a.Stream.Metadata = monitor("each is a delivery that waits for a person", 1, 10_000)
+	a.Stream.Metadata = monitor("each is a delivery that waits for a person")
 	return a
 }
 
