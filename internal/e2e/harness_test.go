@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -77,17 +78,24 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// addrs returns n free loopback addresses.
+// nextPort counts through ports below the range from which the kernel gives
+// out its own, so that nobody takes one between here and the process's start.
+var nextPort atomic.Int32
+
+// addrs returns n free loopback addresses that no other test gets.
 func addrs(t *testing.T, n int) []string {
 	t.Helper()
-	out := make([]string, n)
-	for i := range out {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var out []string
+	for len(out) < n {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+(int32(os.Getpid()*64)+nextPort.Add(1))%12_000)
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
+			continue // somebody else's
+		}
+		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = l.Close() }() // released together, so that all differ
-		out[i] = l.Addr().String()
+		out = append(out, addr)
 	}
 	return out
 }
