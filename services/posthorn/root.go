@@ -85,6 +85,8 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newServe(a),
 		newTopology(a),
 		newConfig(a),
+		newBench(a),
+		newBenchRelay(),
 		newVersion(a),
 		newExitCodes(),
 	)
