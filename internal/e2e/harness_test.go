@@ -48,7 +48,8 @@ type platform struct {
 	t    *testing.T
 	dir  string // data directory
 	args []string
-	http string // base URL
+	env  []string // the test's own, if nil
+	http string   // base URL
 	nats string
 	grpc string // broker
 	obs  string // metrics base URL
@@ -132,7 +133,9 @@ func (p *platform) start() {
 	}
 	p.stdout, p.stderr = &output{}, &output{}
 	p.cmd = exec.Command(bin, p.args...)
-	p.cmd.Env = append(os.Environ(), "POSTHORN_ADMIN_KEY="+p.key)
+	if p.cmd.Env = p.env; p.env == nil {
+		p.cmd.Env = append(os.Environ(), "POSTHORN_ADMIN_KEY="+p.key)
+	}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
