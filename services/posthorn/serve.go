@@ -58,6 +58,11 @@ second signal ends it at once; what was answered is safe then, too.`,
 			if !cmd.Flags().Changed("log-level") && os.Getenv("POSTHORN_LOG_LEVEL") == "" {
 				cfg.LogLevel = slog.LevelWarn // what happens is shown on the standard output
 			}
+			// What it makes there (sources, subscriptions to an endpoint that ends with
+			// it, a schema) is not to be found in the way by who goes on from it.
+			if !cmd.Flags().Changed("data") && os.Getenv("POSTHORN_DATA") == "" {
+				cfg.Data = "./posthorn-demo"
+			}
 			// The demo's subscriber is on this machine.
 			cfg.AllowNet = append(cfg.AllowNet, netip.MustParsePrefix("127.0.0.0/8"))
 		}
@@ -130,7 +135,7 @@ func greet(w io.Writer, cfg *config.Config, f *platform.Facts) {
 		out("  admin API key       in %s", f.KeyFile)
 	}
 	if !cfg.Demo {
-		out("Next: posthorn subscription apply -f subscription.yaml, then posthorn publish --type order.created --data '{\"id\":1}'")
+		out("Next: posthorn subscription apply -f subscription.yaml, then posthorn publish --type order.placed --data '{\"id\":1}'")
 		out("      (posthorn serve --demo shows the whole way with three events)")
 	}
 }
