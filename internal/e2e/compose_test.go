@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,7 +97,7 @@ func startComposed(t *testing.T, name string, command []string, local map[string
 	}
 	free := addrs(t, 10)
 	metrics := free[0]
-	env = append(env[:len(env):len(env)], "POSTHORN_DATA="+filepath.Join(t.TempDir(), name))
+	env = append(slices.Clip(env), "POSTHORN_DATA="+filepath.Join(t.TempDir(), name))
 	if strings.Contains(strings.Join(command, " "), "--metrics") {
 		metrics = local["9690"]
 	} else {
