@@ -50,13 +50,14 @@ func TestComposedCommandsStartAndDeliver(t *testing.T) {
 			t.Parallel()
 			local := map[string]string{} // port in the file → address here
 			env := append(os.Environ(), "POSTHORN_ADMIN_KEY=compose-"+strings.Repeat("k", 40), "POSTHORN_ALLOW_NET=127.0.0.0/8")
+			var external *embedded.Server
 			if profile == "scaled" {
-				ns, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "nats"), Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+				var err error
+				external, err = embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "nats"), Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
 				if err != nil {
 					t.Fatal(err)
 				}
-				t.Cleanup(func() { _ = ns.Stop() })
-				env = append(env, "POSTHORN_NATS_URL="+ns.URL(), "POSTHORN_REDIS_URL="+redistest.Start(t).URL(),
+				env = append(env, "POSTHORN_NATS_URL="+external.URL(), "POSTHORN_REDIS_URL="+redistest.Start(t).URL(),
 					"POSTHORN_STORE_REPLICAS=1", "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32))
 			}
 			var started []*platform
@@ -73,8 +74,31 @@ func TestComposedCommandsStartAndDeliver(t *testing.T) {
 				p.ready()
 			}
 			deliverThrough(t, started[0], local)
+			if external == nil {
+				return
+			}
+			// Without JetStream the processes live, and are not ready.
+			if err := external.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range started {
+				p.until("readiness is red", 20*time.Second, func() bool { return p.probe("/readyz") == http.StatusServiceUnavailable })
+				if got := p.probe("/healthz"); got != http.StatusOK {
+					t.Errorf("/healthz is %d without JetStream, want 200", got)
+				}
+			}
 		})
 	}
+}
+
+// probe returns the status of a path of the metrics port, 0 without an answer.
+func (p *platform) probe(path string) int {
+	resp, err := httpClient.Get(p.obs + path)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close() // nothing of it is read
+	return resp.StatusCode
 }
 
 var address = regexp.MustCompile(`[\w.-]+:(\d+)$`)
