@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -519,5 +520,53 @@ func TestSeenFromInside(t *testing.T) {
 	status, out, err := p.call("GET", "/api/v1/whoami", "", "Authorization", "Bearer wrong")
 	if err != nil || status != http.StatusUnauthorized || !strings.Contains(out, `"status":401`) {
 		t.Errorf("with a wrong key: %d %s %v, want a 401 problem", status, out, err)
+	}
+}
+
+// Another 2xx than the expected is a failure without retry; 410 disables the
+// subscription that wants it; Retry-After moves the next try later.
+func TestWhatAnEndpointMaySayBesidesYes(t *testing.T) {
+	t.Parallel()
+	p := serve(t)
+	p.must("PUT", "/api/v1/policies/quick", `{"delivery":{"maxRetries":3,"retryOn":["429"],"backoff":{"initial":"0.01s","jitter":0}}}`)
+	other := newSink(t, func(int, *received) int { return http.StatusOK })
+	gone := newSink(t, func(int, *received) int { return http.StatusGone })
+	var mu sync.Mutex
+	var tries []time.Time
+	later := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if tries = append(tries, time.Now()); len(tries) == 1 {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	}))
+	t.Cleanup(later.Close)
+	for name, webhook := range map[string]string{
+		"other": fmt.Sprintf(`{"url":%q,"expectedStatus":204}`, other.URL),
+		"gone":  fmt.Sprintf(`{"url":%q,"disableOnGone":true}`, gone.URL),
+		"later": fmt.Sprintf(`{"url":%q}`, later.URL),
+	} {
+		p.must("PUT", "/api/v1/subscriptions/"+name, fmt.Sprintf(`{"types":[%q],"policy":"quick","destination":{"webhook":%s}}`, name+".event", webhook))
+	}
+	for _, name := range []string{"other", "gone"} {
+		ev := id(t, p.must("POST", "/api/v1/events", fmt.Sprintf(`{"type":"%s.event","data":1}`, name)))
+		p.untilStatus(ev, "failed")
+	}
+	p.until("one dead letter is refused and one gone", 10*time.Second, func() bool {
+		letters := p.must("GET", "/api/v1/deadletters", "")
+		return strings.Contains(letters, `"refused"`) && strings.Contains(letters, `"reason":"gone"`)
+	})
+	if other.count() != 1 || gone.count() != 1 {
+		t.Errorf("the endpoints were tried %d and %d times, want once each", other.count(), gone.count())
+	}
+	p.until("the subscription of the endpoint that is gone is disabled", 10*time.Second, func() bool {
+		return strings.Contains(p.must("GET", "/api/v1/subscriptions/gone", ""), `"disabled":true`)
+	})
+	p.untilStatus(id(t, p.must("POST", "/api/v1/events", `{"type":"later.event","data":1}`)), "delivered")
+	mu.Lock()
+	defer mu.Unlock()
+	if len(tries) != 2 || tries[1].Sub(tries[0]) < time.Second {
+		t.Errorf("tried at %v, want a second try a second after the first, as Retry-After said", tries)
 	}
 }
