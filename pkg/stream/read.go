@@ -36,8 +36,9 @@ func Each(ctx context.Context, js jetstream.JetStream, stream, subject string, s
 	}
 }
 
-// From is [Each] from a sequence on, of at most n messages; it returns how many
-// there were and the last one's sequence.
+// From is one batch of [Each] from a sequence on: at most n messages, and fewer
+// if they are large. It returns how many there were, none only at the end of the
+// stream, and the last one's sequence.
 func From(ctx context.Context, js jetstream.JetStream, stream, subject string, seq uint64, n int,
 	f func(*jetstream.RawStreamMsg) error,
 ) (int, uint64, error) {
@@ -81,17 +82,29 @@ func EachByLeader(ctx context.Context, js jetstream.JetStream, stream, subject s
 	}
 }
 
-// getBatch returns the last message's sequence and how many are behind it.
+// Bounds of one batch. The server would send 64 MiB, as much as it lets wait for
+// a client before it disconnects it as too slow; and the library asks for an
+// answer within the time that connecting may take.
+const (
+	maxBatchBytes = 8 << 20
+	batchTimeout  = 15 * time.Second
+)
+
+// getBatch returns the last message's sequence and how many are behind it. Fewer
+// messages than asked for say nothing about the end: a batch also ends by its
+// bytes. No message at all and no error: there is none.
 func getBatch(ctx context.Context, js jetstream.JetStream, stream string, batch int, opts []jetstreamext.GetBatchOpt,
 	f func(*jetstream.RawStreamMsg) error,
 ) (last, pending uint64, err error) {
-	msgs, err := jetstreamext.GetBatch(ctx, js, stream, batch, opts...)
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	msgs, err := jetstreamext.GetBatch(ctx, js, stream, batch, append(opts, jetstreamext.GetBatchMaxBytes(maxBatchBytes))...)
 	if err != nil {
 		return 0, 0, fmt.Errorf("stream: read %s: %w", stream, err)
 	}
 	for m, err := range msgs {
 		if errors.Is(err, jetstreamext.ErrNoMessages) {
-			break
+			return last, 0, nil
 		}
 		if err != nil {
 			return last, pending, fmt.Errorf("stream: read %s: %w", stream, err)
@@ -109,6 +122,14 @@ func getBatch(ctx context.Context, js jetstream.JetStream, stream string, batch 
 		if err := f(m); err != nil {
 			return last, pending, err
 		}
+	}
+	// The iterator also ends, without an error, when its time is up.
+	if err := ctx.Err(); err != nil {
+		return last, pending, fmt.Errorf("stream: read %s: after message %d: %w", stream, last, err)
+	}
+	// Or when the connection is closed.
+	if last == 0 {
+		return 0, 0, fmt.Errorf("stream: read %s: no answer", stream)
 	}
 	return last, pending, nil
 }
@@ -148,13 +169,7 @@ func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject stri
 		if before > from+window {
 			from = before - window
 		}
-		var page []*jetstream.RawStreamMsg
-		_, _, err := From(ctx, js, stream, subject, from, int(before-from), func(m *jetstream.RawStreamMsg) error {
-			if m.Sequence < before {
-				page = append(page, m)
-			}
-			return nil
-		})
+		page, err := between(ctx, js, stream, subject, from, before)
 		if err != nil {
 			return 0, err
 		}
@@ -173,4 +188,25 @@ func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject stri
 		return 0, nil
 	}
 	return before, nil
+}
+
+// between returns the messages from a sequence on and before another.
+func between(ctx context.Context, js jetstream.JetStream, stream, subject string, from, before uint64) ([]*jetstream.RawStreamMsg, error) {
+	var page []*jetstream.RawStreamMsg
+	for from < before {
+		n, last, err := From(ctx, js, stream, subject, from, int(before-from), func(m *jetstream.RawStreamMsg) error {
+			if m.Sequence < before {
+				page = append(page, m)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			break
+		}
+		from = last + 1
+	}
+	return page, nil
 }

@@ -176,18 +176,55 @@ func TestEachReadsAllInOrder(t *testing.T) {
 	}
 }
 
-// The server ends a batch also when it has sent 64 MiB.
-func TestEachGoesOnWhereTheServerCutsABatch(t *testing.T) {
+// A batch also ends by its bytes.
+func TestReadingGoesOnWhereABatchWasCut(t *testing.T) {
 	t.Parallel()
 	js := jstest.New(t)
 	create(t, js, jetstream.StreamConfig{})
-	fill(t, js, 70, 1<<20)
+	fill(t, js, 20, 1<<20)
 	n := 0
 	if err := stream.Each(t.Context(), js, "S", "s.>", time.Time{}, 1000, func(*jetstream.RawStreamMsg) error { n++; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if n != 70 {
-		t.Errorf("read %d messages, want 70", n)
+	if n != 20 {
+		t.Errorf("forwards: read %d messages, want 20", n)
+	}
+	want := uint64(20)
+	if _, err := stream.Backwards(t.Context(), js, "S", "s.>", 0, func(m *jetstream.RawStreamMsg) (bool, error) {
+		if m.Sequence != want {
+			t.Errorf("backwards: got message %d, want %d", m.Sequence, want)
+		}
+		want--
+		return true, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want != 0 {
+		t.Errorf("backwards: ended before message %d, want before 0", want)
+	}
+}
+
+// Whoever reads must not take what came before the end of its time for all.
+func TestReadingThatRunsOutOfTimeIsAnError(t *testing.T) {
+	t.Parallel()
+	js := jstest.New(t)
+	create(t, js, jetstream.StreamConfig{})
+	fill(t, js, 2, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := stream.Each(ctx, js, "S", "s.>", time.Time{}, 1, func(*jetstream.RawStreamMsg) error { cancel(); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with error %v, want the context's", err)
+	}
+	nobody, err := js.Conn().SubscribeSync("$JS.API.DIRECT.GET.AWAY") // hears, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nobody.Unsubscribe() }()
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err = stream.Each(ctx, js, "AWAY", ">", time.Time{}, 1, func(*jetstream.RawStreamMsg) error { return nil })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without an answer it ended with error %v, want the context's", err)
 	}
 }
 
