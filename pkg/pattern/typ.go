@@ -18,12 +18,27 @@ const maxName = 63
 
 // ValidType says what is wrong with an event type, if anything: it must be
 // valid UTF-8 of 1 to [MaxLength] bytes, without control characters and blanks,
-// and none of its words may be empty.
+// and none of its words may be empty or a wildcard of patterns: no subscription
+// could ask for such a type and no other.
 func ValidType(t string) error {
 	if err := validText("type", t); err != nil {
 		return err
 	}
-	return validWords("type", t)
+	if err := validWords("type", t); err != nil {
+		return err
+	}
+	if !strings.ContainsAny(t, "*#>") { // hardly ever there, and this is asked of each event
+		return nil
+	}
+	sep := separator(t)
+	for pos := 0; pos <= len(t); {
+		var word string
+		word, pos = wordAt(t, pos, sep)
+		if word == one || word == many || word == ">" {
+			return fmt.Errorf("type %q: %s is a wildcard, which only patterns may have", t, word)
+		}
+	}
+	return nil
 }
 
 // validText checks what types and patterns have in common; what says which it is.

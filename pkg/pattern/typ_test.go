@@ -20,7 +20,8 @@ func TestValidType(t *testing.T) {
 		{"one word", "order", ""},
 		{"a Certes URI", "community.certes.dev/github/1/push", ""},
 		{"a URI without a domain", "shop/1/created", ""},
-		{"wildcards are literal in a type", "a.*.>", ""},
+		{"a wildcard's character in a word of others", "a*.c#/>b", ""},
+		{"the form of a URI, whose words may have dots", "a.*/b", ""},
 		{"other alphabets", "заказ.создан", ""},
 		{"as long as allowed", strings.Repeat("a", 255), ""},
 		{"empty", "", "is empty"},
@@ -31,6 +32,12 @@ func TestValidType(t *testing.T) {
 		{"leading slash", "/a/b", "word 1 is empty"},
 		{"trailing slash", "a/b/", "word 3 is empty"},
 		{"URL with its scheme", "https://example.com/a", "word 2 is empty"},
+		{"wildcard for one word", "order.*", "* is a wildcard"},
+		{"wildcard for any words", "#.created", "# is a wildcard"},
+		{"wildcard for the rest", "order.>", "> is a wildcard"},
+		{"wildcard among others", "a*.*.b", "* is a wildcard"},
+		{"wildcard alone", "#", "# is a wildcard"},
+		{"wildcard in a URI", "community.certes.dev/github/*/push", "* is a wildcard"},
 		{"blank", "order created", "U+0020"},
 		{"no-break space", "order\u00a0created", "U+00A0"},
 		{"control character", "order\n", "U+000A"},
@@ -82,7 +89,7 @@ func TestEncodeType(t *testing.T) {
 		{"a URI without a domain is not the dotted type", "a/b", "a%2F.b"},
 		{"a dot in a later word does not mark a URI", "a/b.c", "a%2F.b%2Ec"},
 		{"percent signs are escaped, so that escapes can't be forged", "a%2F.b", "a%252F.b"},
-		{"wildcards", "a.*.b>", "a.%2A.b%3E"},
+		{"wildcards' characters", "a.b*.c>", "a.b%2A.c%3E"},
 		{"dollar only where NATS reserves it", "$JS.a$.$b", "%24JS.a$.%24b"},
 		{"a URI's dollar", "$SYS/$b", "%24SYS%2F.%24b"},
 		{"other alphabets", "заказ.создан", "заказ.создан"},
@@ -107,6 +114,7 @@ func TestDecodeTypeRefusesWhatEncodeTypeDoesNotWrite(t *testing.T) {
 	for _, tokens := range []string{
 		"", ".", "a..b", "a.", "a%", "a%2", "a%2e.b", "a%zz", "%61", "a.b%2Ec", "a%2Fb", "a%2F",
 		"a%2F%2F.b", "a%2Eb%2F.c", "a.b%2F.c", "a.*", "a.>", "$a", "a b", "a/b", "%FF", "a%20b",
+		"a.%2A", "a.%3E", "#.a", "a%2F.%2A", // wildcards
 		"community%2Ecertes%2Edev", // a domain alone is a dotted type
 	} {
 		if typ, err := pattern.DecodeType(tokens); err == nil {
