@@ -52,7 +52,7 @@ func floor(path string) (int, bool) {
 
 // wire reports whether a package is generated from the .proto files, or embeds
 // what is. All floors but the lowest may import it, and it imports none.
-func wire(path string) bool { return strings.HasPrefix(path+"/", module+"proto/gen/") }
+func wire(path string) bool { return strings.HasPrefix(path+"/", module+"proto/") }
 
 // service returns the service that a package belongs to, if it does.
 func service(path string) string {

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
-	"github.com/posthornhq/posthorn/proto/gen"
+	"github.com/posthornhq/posthorn/proto"
 )
 
 // An object is a part of the OpenAPI document.
@@ -20,7 +20,7 @@ type object = map[string]any
 // returns it with the routes that it describes.
 func openAPI(version string) ([]byte, routes, error) {
 	var doc object
-	if err := json.Unmarshal(gen.OpenAPI, &doc); err != nil {
+	if err := json.Unmarshal(proto.OpenAPI, &doc); err != nil {
 		return nil, nil, fmt.Errorf("api: OpenAPI document: %w", err)
 	}
 	doc["info"] = object{
