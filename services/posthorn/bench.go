@@ -5,10 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,8 +16,12 @@ type benchOptions struct {
 	connections int
 	size        int
 	rate        int
+	inFlight    int
 	durability  string
 	redisURL    string
+	profile     string
+	// progress is told what is measured now.
+	progress func(what string)
 }
 
 // benchRow is what was measured of one way to publish.
@@ -30,11 +30,13 @@ type benchRow struct {
 	// Accepted and Delivered are events a second in a closed loop.
 	Accepted  float64 `json:"acceptedPerSecond"`
 	Delivered float64 `json:"deliveredPerSecond"`
-	// P50, P95 and P99 are end to end at the fixed rate, in milliseconds; 0 where
-	// not measured.
-	P50 float64 `json:"p50Milliseconds,omitempty"`
-	P95 float64 `json:"p95Milliseconds,omitempty"`
-	P99 float64 `json:"p99Milliseconds,omitempty"`
+	// AcceptedEvents and DeliveredEvents are those of all loads, and equal.
+	AcceptedEvents  int `json:"acceptedEvents"`
+	DeliveredEvents int `json:"deliveredEvents"`
+	// P50, P95 and P99 are end to end at the fixed rate, in milliseconds.
+	P50 float64 `json:"p50Milliseconds"`
+	P95 float64 `json:"p95Milliseconds"`
+	P99 float64 `json:"p99Milliseconds"`
 	// CPU is seconds of the measured process per 1,000 events; Memory its peak in MB.
 	CPU    float64 `json:"cpuSecondsPer1000"`
 	Memory float64 `json:"peakMemoryMB"`
@@ -53,7 +55,11 @@ The platform, the relay and the endpoint are child processes on free loopback po
 directory that is removed at the end.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rows, err := a.bench(cmd.Context(), &o)
+			o.progress = func(string) {}
+			if isTerminal(a.stderr) {
+				o.progress = func(what string) { _, _ = fmt.Fprintf(a.stderr, "measuring %s ...\n", what) }
+			}
+			rows, err := bench(cmd.Context(), &o)
 			if err != nil {
 				return err
 			}
@@ -64,8 +70,8 @@ directory that is removed at the end.`,
 			return a.show(doc, func(t *table) {
 				t.row("WAY", "ACCEPTED/S", "DELIVERED/S", "P50 MS", "P95 MS", "P99 MS", "CPU S/1000", "PEAK MB")
 				for _, r := range rows {
-					t.row(r.Name, fmt.Sprintf("%.0f", r.Accepted), fmt.Sprintf("%.0f", r.Delivered), ms(r.P50), ms(r.P95), ms(r.P99),
-						fmt.Sprintf("%.3f", r.CPU), fmt.Sprintf("%.0f", r.Memory))
+					t.row(r.Name, fmt.Sprintf("%.0f", r.Accepted), fmt.Sprintf("%.0f", r.Delivered), fmt.Sprintf("%.2f", r.P50), fmt.Sprintf("%.2f", r.P95),
+						fmt.Sprintf("%.2f", r.P99), fmt.Sprintf("%.3f", r.CPU), fmt.Sprintf("%.0f", r.Memory))
 				}
 			})
 		},
@@ -76,177 +82,188 @@ directory that is removed at the end.`,
 	f.IntVar(&o.size, "size", 512, "bytes of an event's data")
 	f.IntVar(&o.rate, "rate", 200, "events a second for the latencies")
 	f.StringVar(&o.durability, "durability", "both", "flush, fsync or both")
+	f.IntVar(&o.inFlight, "in-flight", 8, "unanswered events of each gRPC stream")
+	f.StringVar(&o.profile, "cpuprofile", "", "save CPU and allocation profiles of the closed loops as <this>-<way>-<durability>.cpu.pprof and .allocs.pprof")
 	f.StringVar(&o.redisURL, "redis-url", "", "Redis for the claims")
 	return cmd
 }
 
-func ms(v float64) string {
-	if v == 0 {
-		return "-"
+// check also says which durabilities are meant.
+func (o *benchOptions) check() ([]string, error) {
+	if o.size < minBenchSize || o.connections < 1 || o.rate < 1 || o.inFlight < 1 || o.duration < time.Second {
+		return nil, usageError{err: fmt.Errorf("--size is at least %d, --connections, --rate and --in-flight at least 1, --duration at least 1s", minBenchSize)}
 	}
-	return fmt.Sprintf("%.2f", v)
-}
-
-// bench runs every measurement, one after another.
-func (a *app) bench(ctx context.Context, o *benchOptions) ([]benchRow, error) {
-	if o.size < 64 || o.connections < 1 || o.rate < 1 || o.duration < time.Second {
-		return nil, usageError{err: errors.New("--size is at least 64, --connections and --rate at least 1, --duration at least 1s")}
-	}
-	modes := []string{o.durability}
 	switch o.durability {
 	case "both":
-		modes = []string{"flush", "fsync"}
+		return []string{"flush", "fsync"}, nil
 	case "flush", "fsync":
+		return []string{o.durability}, nil
 	default:
 		return nil, usageError{err: fmt.Errorf("--durability %q is none of flush, fsync, both", o.durability)}
 	}
+}
+
+// bench runs every measurement, one after another.
+func bench(ctx context.Context, o *benchOptions) ([]benchRow, error) {
+	modes, err := o.check()
+	if err != nil {
+		return nil, err
+	}
+	// Children end with it, whatever else goes wrong.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	endpoint, err := startSink(ctx)
+	addrs, err := freeAddrs(ctx, 1)
 	if err != nil {
 		return nil, err
 	}
-	defer endpoint.close()
-
-	relay, err := measureRelay(ctx, o, endpoint)
-	if err != nil {
-		return nil, err
-	}
-	rows := []benchRow{*relay}
-	for _, mode := range modes {
-		more, err := a.measurePlatform(ctx, o, mode, endpoint)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, more...)
-	}
-	return rows, nil
-}
-
-// A child is a process that is measured. It ends with [child.stop].
-type child struct {
-	cmd *exec.Cmd
-	dir string
-	log strings.Builder
-}
-
-func startChild(ctx context.Context, dir string, env []string, args ...string) (*child, error) {
-	self, err := os.Executable()
+	sink, err := startChild(ctx, nil, "bench-sink", addrs[0])
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	c := &child{dir: dir, cmd: exec.CommandContext(ctx, self, args...)}
-	c.cmd.Env = append(os.Environ(), env...)
-	c.cmd.Stderr = &c.log
-	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("bench: start %s: %w", args[0], err)
+	defer sink.stop()
+	if err := waitFor(ctx, addrs[0]); err != nil {
+		return nil, fmt.Errorf("bench: the sink: %w", sink.explain(err))
 	}
-	return c, nil
-}
+	endpoint := &benchEndpoint{addr: addrs[0]}
 
-// stop ends the process and removes its directory.
-func (c *child) stop() {
-	_ = c.cmd.Process.Kill() // it may have ended
-	_ = c.cmd.Wait()         // killed
-	if c.dir != "" {
-		_ = os.RemoveAll(c.dir) // a leftover in the temporary directory
+	row, err := measureRelay(ctx, o, endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("bench: relay: %w", err)
 	}
-}
-
-// measurePlatform measures a platform of its own for HTTP, and then gRPC.
-func (a *app) measurePlatform(ctx context.Context, o *benchOptions, mode string, endpoint *benchSink) ([]benchRow, error) {
-	var rows []benchRow
-	for _, way := range []string{"HTTP", "gRPC stream"} {
-		row, err := a.measureWay(ctx, o, mode, way, endpoint)
-		if err != nil {
-			return nil, fmt.Errorf("bench: %s over %s: %w", mode, way, err)
+	rows := []benchRow{*row}
+	for _, mode := range modes {
+		for _, way := range []string{"HTTP", "gRPC stream"} {
+			// A platform of its own, so that none finds the data of another.
+			row, err := measurePlatform(ctx, o, mode, way, endpoint)
+			if err != nil {
+				return nil, fmt.Errorf("bench: %s, %s: %w", way, mode, err)
+			}
+			rows = append(rows, *row)
 		}
-		rows = append(rows, *row)
 	}
 	return rows, nil
 }
 
-func (a *app) measureWay(ctx context.Context, o *benchOptions, mode, way string, endpoint *benchSink) (*benchRow, error) {
-	dir, err := os.MkdirTemp("", "posthorn-bench-")
-	if err != nil {
-		return nil, err
-	}
+func measurePlatform(ctx context.Context, o *benchOptions, mode, way string, endpoint *benchEndpoint) (*benchRow, error) {
 	addrs, err := freeAddrs(ctx, 8)
 	if err != nil {
 		return nil, err
 	}
 	const key = "bench-key-for-a-loopback-platform-of-a-minute"
 	serve := []string{
-		"serve", "--data", filepath.Join(dir, "data"), "--http", addrs[0], "--grpc", addrs[1], "--api-http", addrs[2],
+		"serve", "--data", "{dir}/data", "--http", addrs[0], "--grpc", addrs[1], "--api-http", addrs[2],
 		"--api-grpc", addrs[3], "--broker", addrs[4], "--registry", addrs[5], "--nats-listen", addrs[6], "--metrics", addrs[7],
-		"--allow-net", "127.0.0.0/8", "--log-level", "error", "--durability", mode,
+		"--allow-net", "127.0.0.0/8", "--log-level", "warn", "--durability", mode,
 	}
 	if o.redisURL != "" {
 		serve = append(serve, "--redis-url", o.redisURL)
 	}
-	p, err := startChild(ctx, dir, []string{"POSTHORN_ADMIN_KEY=" + key}, serve...)
+	if o.profile != "" {
+		serve = append(serve, "--pprof")
+	}
+	p, err := startChild(ctx, []string{"POSTHORN_ADMIN_KEY=" + key}, serve...)
 	if err != nil {
 		return nil, err
 	}
 	defer p.stop()
-	if err := setUpPlatform(ctx, "http://"+addrs[0], key, endpoint.url()); err != nil {
-		return nil, fmt.Errorf("%w; its log: %s", err, p.log.String())
+	if err := setUpPlatform(ctx, "http://"+addrs[0], key, endpoint.hook()); err != nil {
+		return nil, p.explain(err)
 	}
-	var send sender
-	if way == "HTTP" {
-		send = httpSender(addrs[0], "/events/bench", o)
-	} else {
-		send = grpcSender(addrs[4], o)
+	m := measurement{name: way + ", " + mode, options: o, child: p, endpoint: endpoint, send: httpSender(addrs[0], "/events/bench", o)}
+	file := "http"
+	if way != "HTTP" {
+		m.send, file = grpcSender(addrs[4], o), "grpc"
 	}
-	return measure(ctx, way+", "+mode, o, send, p, endpoint)
+	if o.profile != "" {
+		m.profile = func(ctx context.Context) error {
+			return profile(ctx, addrs[7], o.profile+"-"+file+"-"+mode, o.duration)
+		}
+	}
+	row, err := m.run(ctx)
+	return row, p.explain(err)
 }
 
-func measureRelay(ctx context.Context, o *benchOptions, endpoint *benchSink) (*benchRow, error) {
+func measureRelay(ctx context.Context, o *benchOptions, endpoint *benchEndpoint) (*benchRow, error) {
 	addrs, err := freeAddrs(ctx, 1)
 	if err != nil {
 		return nil, err
 	}
-	r, err := startChild(ctx, "", nil, "bench-relay", addrs[0], endpoint.url())
+	r, err := startChild(ctx, nil, "bench-relay", addrs[0], endpoint.hook())
 	if err != nil {
 		return nil, err
 	}
 	defer r.stop()
 	if err := waitFor(ctx, addrs[0]); err != nil {
-		return nil, err
+		return nil, r.explain(err)
 	}
-	return measure(ctx, "plain relay, nothing stored", o, httpSender(addrs[0], "/", o), r, endpoint)
+	m := measurement{name: "plain relay, nothing stored", options: o, child: r, endpoint: endpoint, send: httpSender(addrs[0], "/", o)}
+	row, err := m.run(ctx)
+	return row, r.explain(err)
 }
 
-// measure warms up, runs the closed loop until everything is delivered, and
-// then the fixed rate.
-func measure(ctx context.Context, name string, o *benchOptions, send sender, p *child, endpoint *benchSink) (*benchRow, error) {
-	run := func(d time.Duration, rate int) (result, error) {
-		endpoint.reset()
-		r, err := send(ctx, d, rate)
-		if err != nil {
-			return r, err
-		}
-		return r, endpoint.waitFor(ctx, r.accepted)
+// A measurement is of one way to publish, to one process.
+type measurement struct {
+	name     string
+	options  *benchOptions
+	child    *child
+	endpoint *benchEndpoint
+	send     sender
+	profile  func(ctx context.Context) error // beside the closed loop; nil for none
+}
+
+// run warms up, runs the closed loop until everything is delivered, and then
+// the fixed rate.
+func (m *measurement) run(ctx context.Context) (*benchRow, error) {
+	o := m.options
+	m.options.progress(m.name)
+	row := &benchRow{Name: m.name}
+	if _, _, err := m.load(ctx, row, time.Second, 0); err != nil {
+		return nil, fmt.Errorf("warm up: %w", err)
 	}
-	if _, err := run(time.Second, 0); err != nil {
-		return nil, err
+	profiled := make(chan error, 1)
+	if m.profile != nil {
+		go func() { profiled <- m.profile(ctx) }()
+	} else {
+		profiled <- nil
 	}
-	cpu := cpuSeconds(p.cmd.Process.Pid)
-	r, err := run(o.duration, 0)
+	pid := m.child.cmd.Process.Pid
+	before := cpuSeconds(pid)
+	r, at, err := m.load(ctx, row, o.duration, 0)
 	if err != nil {
+		return nil, fmt.Errorf("closed loop: %w", err)
+	}
+	row.CPU = (cpuSeconds(pid) - before) / float64(r.accepted) * 1000
+	row.Memory = peakMemory(pid)
+	row.Accepted = float64(r.accepted) / r.took.Seconds()
+	row.Delivered = float64(at.Events) / time.Unix(0, at.Last).Sub(r.begun).Seconds()
+	if err := <-profiled; err != nil {
 		return nil, err
 	}
-	cpu = cpuSeconds(p.cmd.Process.Pid) - cpu
-	row := &benchRow{
-		Name:      name,
-		Accepted:  float64(r.accepted) / r.took.Seconds(),
-		Delivered: float64(r.accepted) / endpoint.last().Sub(r.begun).Seconds(),
-		CPU:       cpu / float64(r.accepted) * 1000,
-		Memory:    peakMemory(p.cmd.Process.Pid),
+	if _, at, err = m.load(ctx, row, o.duration, o.rate); err != nil {
+		return nil, fmt.Errorf("%d a second: %w", o.rate, err)
 	}
-	if _, err := run(o.duration, o.rate); err != nil {
-		return nil, err
-	}
-	row.P50, row.P95, row.P99 = endpoint.latencies()
+	row.P50, row.P95, row.P99 = at.P50, at.P95, at.P99
 	return row, nil
+}
+
+// load sends for a while and waits until everything is delivered.
+func (m *measurement) load(ctx context.Context, row *benchRow, d time.Duration, rate int) (result, *arrivals, error) {
+	number, err := m.endpoint.begin(ctx)
+	if err != nil {
+		return result{}, nil, err
+	}
+	r, err := m.send(ctx, load{number: number, duration: d, rate: rate})
+	if err != nil {
+		return r, nil, err
+	}
+	if r.accepted == 0 {
+		return r, nil, errors.New("nothing was accepted")
+	}
+	at, err := m.endpoint.drained(ctx, r.accepted)
+	if err != nil {
+		return r, nil, err
+	}
+	row.AcceptedEvents += r.accepted
+	row.DeliveredEvents += at.Events
+	return r, at, nil
 }

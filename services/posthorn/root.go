@@ -87,6 +87,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newConfig(a),
 		newBench(a),
 		newBenchRelay(),
+		newBenchSink(),
 		newVersion(a),
 		newExitCodes(),
 	)
