@@ -61,7 +61,7 @@ func validInterceptor(field string, in *posthornv1.Interceptor) error {
 		kind = "jwt"
 	case *posthornv1.Interceptor_IpFilter_:
 		kind = "ipFilter"
-	case *posthornv1.Interceptor_Hmac:
+	case *posthornv1.Interceptor_Hmac_:
 		kind = "hmac"
 	case *posthornv1.Interceptor_HeaderValue_:
 		kind = "headerValue"

@@ -918,6 +918,665 @@ func (x *DeletePolicyRequest) GetName() string {
 	return ""
 }
 
+type SimulatePolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Used instead of the stored policy.
+	Draft *Policy `protobuf:"bytes,2,opt,name=draft,proto3" json:"draft,omitempty"`
+	// Whose secrets and authorization the flow uses; the default context without one.
+	Source  string            `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Request *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	// Instead of a request: so many of the last that the source was sent, at most 100.
+	Last          int32 `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyRequest) Reset() {
+	*x = SimulatePolicyRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyRequest) ProtoMessage() {}
+
+func (x *SimulatePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyRequest.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SimulatePolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SimulatePolicyRequest) GetDraft() *Policy {
+	if x != nil {
+		return x.Draft
+	}
+	return nil
+}
+
+func (x *SimulatePolicyRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SimulatePolicyRequest) GetRequest() *SimulatedRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *SimulatePolicyRequest) GetLast() int32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// A SimulatedRequest is what a publisher would send.
+type SimulatedRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Method string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// With the query.
+	Path    string            `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Headers map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Body    []byte            `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	// The client's, without a port.
+	RemoteAddress string `protobuf:"bytes,5,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatedRequest) Reset() {
+	*x = SimulatedRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatedRequest) ProtoMessage() {}
+
+func (x *SimulatedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatedRequest.ProtoReflect.Descriptor instead.
+func (*SimulatedRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SimulatedRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *SimulatedRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SimulatedRequest) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *SimulatedRequest) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *SimulatedRequest) GetRemoteAddress() string {
+	if x != nil {
+		return x.RemoteAddress
+	}
+	return ""
+}
+
+type SimulatePolicyResponse struct {
+	state protoimpl.MessageState        `protogen:"open.v1"`
+	Runs  []*SimulatePolicyResponse_Run `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	// Waits before each retry, without jitter.
+	Schedule      []*durationpb.Duration `protobuf:"bytes,2,rep,name=schedule,proto3" json:"schedule,omitempty"`
+	Warnings      []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyResponse) Reset() {
+	*x = SimulatePolicyResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyResponse) ProtoMessage() {}
+
+func (x *SimulatePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyResponse.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SimulatePolicyResponse) GetRuns() []*SimulatePolicyResponse_Run {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse) GetSchedule() []*durationpb.Duration {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type ListPolicyVersionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPolicyVersionsRequest) Reset() {
+	*x = ListPolicyVersionsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPolicyVersionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPolicyVersionsRequest) ProtoMessage() {}
+
+func (x *ListPolicyVersionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPolicyVersionsRequest.ProtoReflect.Descriptor instead.
+func (*ListPolicyVersionsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListPolicyVersionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListPolicyVersionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first. Each has the etag by which RevertPolicy knows it.
+	Items         []*Policy `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPolicyVersionsResponse) Reset() {
+	*x = ListPolicyVersionsResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPolicyVersionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPolicyVersionsResponse) ProtoMessage() {}
+
+func (x *ListPolicyVersionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPolicyVersionsResponse.ProtoReflect.Descriptor instead.
+func (*ListPolicyVersionsResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListPolicyVersionsResponse) GetItems() []*Policy {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type RevertPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The etag of a version.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevertPolicyRequest) Reset() {
+	*x = RevertPolicyRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevertPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevertPolicyRequest) ProtoMessage() {}
+
+func (x *RevertPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevertPolicyRequest.ProtoReflect.Descriptor instead.
+func (*RevertPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RevertPolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RevertPolicyRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type ListAuthorizationsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Limit  int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Cursor string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// "created desc" (the default), "created asc", "name asc", "name desc".
+	OrderBy string `protobuf:"bytes,3,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Part of the name, in any case.
+	Search        string `protobuf:"bytes,4,opt,name=search,proto3" json:"search,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuthorizationsRequest) Reset() {
+	*x = ListAuthorizationsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuthorizationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuthorizationsRequest) ProtoMessage() {}
+
+func (x *ListAuthorizationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuthorizationsRequest.ProtoReflect.Descriptor instead.
+func (*ListAuthorizationsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListAuthorizationsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListAuthorizationsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListAuthorizationsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListAuthorizationsRequest) GetSearch() string {
+	if x != nil {
+		return x.Search
+	}
+	return ""
+}
+
+type ListAuthorizationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Authorization       `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuthorizationsResponse) Reset() {
+	*x = ListAuthorizationsResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuthorizationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuthorizationsResponse) ProtoMessage() {}
+
+func (x *ListAuthorizationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuthorizationsResponse.ProtoReflect.Descriptor instead.
+func (*ListAuthorizationsResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListAuthorizationsResponse) GetItems() []*Authorization {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListAuthorizationsResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+type GetAuthorizationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthorizationRequest) Reset() {
+	*x = GetAuthorizationRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthorizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuthorizationRequest) ProtoMessage() {}
+
+func (x *GetAuthorizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthorizationRequest.ProtoReflect.Descriptor instead.
+func (*GetAuthorizationRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GetAuthorizationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateAuthorizationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authorization *Authorization         `protobuf:"bytes,1,opt,name=authorization,proto3" json:"authorization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateAuthorizationRequest) Reset() {
+	*x = CreateAuthorizationRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateAuthorizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateAuthorizationRequest) ProtoMessage() {}
+
+func (x *CreateAuthorizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateAuthorizationRequest.ProtoReflect.Descriptor instead.
+func (*CreateAuthorizationRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CreateAuthorizationRequest) GetAuthorization() *Authorization {
+	if x != nil {
+		return x.Authorization
+	}
+	return nil
+}
+
+type PutAuthorizationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authorization *Authorization         `protobuf:"bytes,1,opt,name=authorization,proto3" json:"authorization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutAuthorizationRequest) Reset() {
+	*x = PutAuthorizationRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutAuthorizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutAuthorizationRequest) ProtoMessage() {}
+
+func (x *PutAuthorizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutAuthorizationRequest.ProtoReflect.Descriptor instead.
+func (*PutAuthorizationRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PutAuthorizationRequest) GetAuthorization() *Authorization {
+	if x != nil {
+		return x.Authorization
+	}
+	return nil
+}
+
+type DeleteAuthorizationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAuthorizationRequest) Reset() {
+	*x = DeleteAuthorizationRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAuthorizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAuthorizationRequest) ProtoMessage() {}
+
+func (x *DeleteAuthorizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAuthorizationRequest.ProtoReflect.Descriptor instead.
+func (*DeleteAuthorizationRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DeleteAuthorizationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type PublishEventRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Type   string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
@@ -939,7 +1598,7 @@ type PublishEventRequest struct {
 
 func (x *PublishEventRequest) Reset() {
 	*x = PublishEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1610,7 @@ func (x *PublishEventRequest) String() string {
 func (*PublishEventRequest) ProtoMessage() {}
 
 func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1623,7 @@ func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PublishEventRequest) GetType() string {
@@ -1054,7 +1713,7 @@ type PublishEventResponse struct {
 
 func (x *PublishEventResponse) Reset() {
 	*x = PublishEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1725,7 @@ func (x *PublishEventResponse) String() string {
 func (*PublishEventResponse) ProtoMessage() {}
 
 func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1738,7 @@ func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PublishEventResponse) GetId() string {
@@ -1105,7 +1764,7 @@ type PublishEventsRequest struct {
 
 func (x *PublishEventsRequest) Reset() {
 	*x = PublishEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1776,7 @@ func (x *PublishEventsRequest) String() string {
 func (*PublishEventsRequest) ProtoMessage() {}
 
 func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1789,7 @@ func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PublishEventsRequest) GetEvents() []*PublishEventRequest {
@@ -1149,7 +1808,7 @@ type PublishEventsResponse struct {
 
 func (x *PublishEventsResponse) Reset() {
 	*x = PublishEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1820,7 @@ func (x *PublishEventsResponse) String() string {
 func (*PublishEventsResponse) ProtoMessage() {}
 
 func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1833,7 @@ func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PublishEventsResponse) GetResults() []*PublishEventsResponse_Result {
@@ -1204,7 +1863,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1875,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1888,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListEventsRequest) GetLimit() int32 {
@@ -1319,7 +1978,7 @@ type EventSummary struct {
 
 func (x *EventSummary) Reset() {
 	*x = EventSummary{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1990,7 @@ func (x *EventSummary) String() string {
 func (*EventSummary) ProtoMessage() {}
 
 func (x *EventSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +2003,7 @@ func (x *EventSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventSummary.ProtoReflect.Descriptor instead.
 func (*EventSummary) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EventSummary) GetId() string {
@@ -1420,7 +2079,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +2091,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +2104,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListEventsResponse) GetItems() []*EventSummary {
@@ -1471,7 +2130,7 @@ type GetEventRequest struct {
 
 func (x *GetEventRequest) Reset() {
 	*x = GetEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +2142,7 @@ func (x *GetEventRequest) String() string {
 func (*GetEventRequest) ProtoMessage() {}
 
 func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +2155,7 @@ func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventRequest.ProtoReflect.Descriptor instead.
 func (*GetEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetEventRequest) GetId() string {
@@ -1515,7 +2174,7 @@ type TraceEventRequest struct {
 
 func (x *TraceEventRequest) Reset() {
 	*x = TraceEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +2186,7 @@ func (x *TraceEventRequest) String() string {
 func (*TraceEventRequest) ProtoMessage() {}
 
 func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +2199,7 @@ func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventRequest.ProtoReflect.Descriptor instead.
 func (*TraceEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TraceEventRequest) GetId() string {
@@ -1565,7 +2224,7 @@ type TraceEventResponse struct {
 
 func (x *TraceEventResponse) Reset() {
 	*x = TraceEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +2236,7 @@ func (x *TraceEventResponse) String() string {
 func (*TraceEventResponse) ProtoMessage() {}
 
 func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +2249,7 @@ func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventResponse.ProtoReflect.Descriptor instead.
 func (*TraceEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TraceEventResponse) GetId() string {
@@ -1660,7 +2319,7 @@ type TraceEntry struct {
 
 func (x *TraceEntry) Reset() {
 	*x = TraceEntry{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +2331,7 @@ func (x *TraceEntry) String() string {
 func (*TraceEntry) ProtoMessage() {}
 
 func (x *TraceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +2344,7 @@ func (x *TraceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEntry.ProtoReflect.Descriptor instead.
 func (*TraceEntry) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TraceEntry) GetAt() *timestamppb.Timestamp {
@@ -1766,7 +2425,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +2437,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +2450,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -1866,7 +2525,7 @@ type ReplayEventRequest struct {
 
 func (x *ReplayEventRequest) Reset() {
 	*x = ReplayEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2537,7 @@ func (x *ReplayEventRequest) String() string {
 func (*ReplayEventRequest) ProtoMessage() {}
 
 func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2550,7 @@ func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventRequest.ProtoReflect.Descriptor instead.
 func (*ReplayEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReplayEventRequest) GetId() string {
@@ -1911,7 +2570,7 @@ type ReplayEventResponse struct {
 
 func (x *ReplayEventResponse) Reset() {
 	*x = ReplayEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2582,7 @@ func (x *ReplayEventResponse) String() string {
 func (*ReplayEventResponse) ProtoMessage() {}
 
 func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2595,7 @@ func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventResponse.ProtoReflect.Descriptor instead.
 func (*ReplayEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReplayEventResponse) GetDeliveries() int32 {
@@ -1966,7 +2625,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2637,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2650,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Rejection) GetId() string {
@@ -2084,7 +2743,7 @@ type ListRejectionsRequest struct {
 
 func (x *ListRejectionsRequest) Reset() {
 	*x = ListRejectionsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2755,7 @@ func (x *ListRejectionsRequest) String() string {
 func (*ListRejectionsRequest) ProtoMessage() {}
 
 func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2768,7 @@ func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRejectionsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListRejectionsRequest) GetLimit() int32 {
@@ -2157,7 +2816,7 @@ type ListRejectionsResponse struct {
 
 func (x *ListRejectionsResponse) Reset() {
 	*x = ListRejectionsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2828,7 @@ func (x *ListRejectionsResponse) String() string {
 func (*ListRejectionsResponse) ProtoMessage() {}
 
 func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2841,7 @@ func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRejectionsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListRejectionsResponse) GetItems() []*Rejection {
@@ -2224,7 +2883,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2895,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2908,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -2367,7 +3026,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +3038,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +3051,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListDeadLettersRequest) GetLimit() int32 {
@@ -2461,7 +3120,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +3132,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +3145,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListDeadLettersResponse) GetItems() []*DeadLetter {
@@ -2503,17 +3162,30 @@ func (x *ListDeadLettersResponse) GetNextCursor() string {
 	return ""
 }
 
+// RetryDeadLettersRequest names dead letters, or else selects all that match
+// everything that is set.
 type RetryDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// IDs of dead letters.
-	Ids           []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Ids          []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Subscription string                 `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	From         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To           *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	// As in ListDeadLettersRequest.
+	Status  string `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	EventId string `protobuf:"bytes,6,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	Context string `protobuf:"bytes,7,opt,name=context,proto3" json:"context,omitempty"`
+	// Selects all, when nothing else is set.
+	All bool `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"`
+	// Only count.
+	DryRun        bool `protobuf:"varint,9,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RetryDeadLettersRequest) Reset() {
 	*x = RetryDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +3197,7 @@ func (x *RetryDeadLettersRequest) String() string {
 func (*RetryDeadLettersRequest) ProtoMessage() {}
 
 func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +3210,7 @@ func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RetryDeadLettersRequest) GetIds() []string {
@@ -2548,9 +3220,265 @@ func (x *RetryDeadLettersRequest) GetIds() []string {
 	return nil
 }
 
+func (x *RetryDeadLettersRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *RetryDeadLettersRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *RetryDeadLettersRequest) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *RetryDeadLettersRequest) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *RetryDeadLettersRequest) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *RetryDeadLettersRequest) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *RetryDeadLettersRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *RetryDeadLettersRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type DeleteDeadLetterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteDeadLetterRequest) Reset() {
+	*x = DeleteDeadLetterRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteDeadLetterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteDeadLetterRequest) ProtoMessage() {}
+
+func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
+func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DeleteDeadLetterRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// DeleteDeadLettersRequest selects like RetryDeadLettersRequest.
+type DeleteDeadLettersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Subscription  string                 `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	From          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Status        string                 `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	EventId       string                 `protobuf:"bytes,6,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	Context       string                 `protobuf:"bytes,7,opt,name=context,proto3" json:"context,omitempty"`
+	All           bool                   `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"`
+	DryRun        bool                   `protobuf:"varint,9,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteDeadLettersRequest) Reset() {
+	*x = DeleteDeadLettersRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteDeadLettersRequest) ProtoMessage() {}
+
+func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*DeleteDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DeleteDeadLettersRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *DeleteDeadLettersRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *DeleteDeadLettersRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *DeleteDeadLettersRequest) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *DeleteDeadLettersRequest) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *DeleteDeadLettersRequest) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *DeleteDeadLettersRequest) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *DeleteDeadLettersRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *DeleteDeadLettersRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type DeleteDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Deleted, or with dry_run what would be.
+	Deleted       int32 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteDeadLettersResponse) Reset() {
+	*x = DeleteDeadLettersResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteDeadLettersResponse) ProtoMessage() {}
+
+func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*DeleteDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *DeleteDeadLettersResponse) GetDeleted() int32 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
 type RetryDeadLettersResponse struct {
-	state         protoimpl.MessageState             `protogen:"open.v1"`
-	Retried       int32                              `protobuf:"varint,1,opt,name=retried,proto3" json:"retried,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With dry_run those that would be.
+	Retried int32 `protobuf:"varint,1,opt,name=retried,proto3" json:"retried,omitempty"`
+	// Of the first 1000, and beyond those only of those that were not retried.
 	Results       []*RetryDeadLettersResponse_Result `protobuf:"bytes,2,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2558,7 +3486,7 @@ type RetryDeadLettersResponse struct {
 
 func (x *RetryDeadLettersResponse) Reset() {
 	*x = RetryDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +3498,7 @@ func (x *RetryDeadLettersResponse) String() string {
 func (*RetryDeadLettersResponse) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +3511,7 @@ func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RetryDeadLettersResponse) GetRetried() int32 {
@@ -2600,6 +3528,1325 @@ func (x *RetryDeadLettersResponse) GetResults() []*RetryDeadLettersResponse_Resu
 	return nil
 }
 
+type SignInRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInRequest) Reset() {
+	*x = SignInRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInRequest) ProtoMessage() {}
+
+func (x *SignInRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
+func (*SignInRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *SignInRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SignInRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+type SignInResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An RS256 JWT, good as "Authorization: Bearer" and "Authorization: JWT".
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	Roles         []string               `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInResponse) Reset() {
+	*x = SignInResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInResponse) ProtoMessage() {}
+
+func (x *SignInResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
+func (*SignInResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *SignInResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *SignInResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *SignInResponse) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type GetSigningKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSigningKeysRequest) Reset() {
+	*x = GetSigningKeysRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSigningKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSigningKeysRequest) ProtoMessage() {}
+
+func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSigningKeysRequest.ProtoReflect.Descriptor instead.
+func (*GetSigningKeysRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
+}
+
+type RotateSigningKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSigningKeyRequest) Reset() {
+	*x = RotateSigningKeyRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSigningKeyRequest) ProtoMessage() {}
+
+func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
+}
+
+type GetSigningKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*JsonWebKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSigningKeysResponse) Reset() {
+	*x = GetSigningKeysResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSigningKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSigningKeysResponse) ProtoMessage() {}
+
+func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSigningKeysResponse.ProtoReflect.Descriptor instead.
+func (*GetSigningKeysResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *GetSigningKeysResponse) GetKeys() []*JsonWebKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// A JsonWebKey is an RSA public key (RFC 7517, 7518).
+type JsonWebKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kty           string                 `protobuf:"bytes,1,opt,name=kty,proto3" json:"kty,omitempty"`
+	Kid           string                 `protobuf:"bytes,2,opt,name=kid,proto3" json:"kid,omitempty"`
+	Use           string                 `protobuf:"bytes,3,opt,name=use,proto3" json:"use,omitempty"`
+	Alg           string                 `protobuf:"bytes,4,opt,name=alg,proto3" json:"alg,omitempty"`
+	N             string                 `protobuf:"bytes,5,opt,name=n,proto3" json:"n,omitempty"`
+	E             string                 `protobuf:"bytes,6,opt,name=e,proto3" json:"e,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JsonWebKey) Reset() {
+	*x = JsonWebKey{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JsonWebKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JsonWebKey) ProtoMessage() {}
+
+func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JsonWebKey.ProtoReflect.Descriptor instead.
+func (*JsonWebKey) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *JsonWebKey) GetKty() string {
+	if x != nil {
+		return x.Kty
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetAlg() string {
+	if x != nil {
+		return x.Alg
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetN() string {
+	if x != nil {
+		return x.N
+	}
+	return ""
+}
+
+func (x *JsonWebKey) GetE() string {
+	if x != nil {
+		return x.E
+	}
+	return ""
+}
+
+// A User is a person who may sign in.
+type User struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// Each "<what>:read" or "<what>:write", or "admin".
+	Roles []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Write-only; 10 to 256 characters.
+	Password string `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	Disabled bool   `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// After too many wrong passwords; in the past or unset when not locked. Output only.
+	LockedUntil   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=locked_until,json=lockedUntil,proto3" json:"locked_until,omitempty"`
+	Meta          *Meta                  `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *User) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *User) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *User) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *User) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *User) GetLockedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LockedUntil
+	}
+	return nil
+}
+
+func (x *User) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type ListUsersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Cursor        string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	OrderBy       string                 `protobuf:"bytes,3,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	Search        string                 `protobuf:"bytes,4,opt,name=search,proto3" json:"search,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUsersRequest) Reset() {
+	*x = ListUsersRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUsersRequest) ProtoMessage() {}
+
+func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
+func (*ListUsersRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ListUsersRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListUsersRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListUsersRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListUsersRequest) GetSearch() string {
+	if x != nil {
+		return x.Search
+	}
+	return ""
+}
+
+type ListUsersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*User                `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUsersResponse) Reset() {
+	*x = ListUsersResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUsersResponse) ProtoMessage() {}
+
+func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
+func (*ListUsersResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ListUsersResponse) GetItems() []*User {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListUsersResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+type GetUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUserRequest) Reset() {
+	*x = GetUserRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUserRequest) ProtoMessage() {}
+
+func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
+func (*GetUserRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *GetUserRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUserRequest) Reset() {
+	*x = CreateUserRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUserRequest) ProtoMessage() {}
+
+func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
+func (*CreateUserRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *CreateUserRequest) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+type PutUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutUserRequest) Reset() {
+	*x = PutUserRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutUserRequest) ProtoMessage() {}
+
+func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutUserRequest.ProtoReflect.Descriptor instead.
+func (*PutUserRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *PutUserRequest) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+type DeleteUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteUserRequest) Reset() {
+	*x = DeleteUserRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteUserRequest) ProtoMessage() {}
+
+func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
+func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *DeleteUserRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// An ApiKey is a long-lived token.
+type ApiKey struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Roles       []string               `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Never, when unset.
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// To the minute. Output only.
+	LastUsedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
+	// In the answer that made it and nowhere else.
+	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	// Its first characters, to tell keys apart. Output only.
+	Prefix        string `protobuf:"bytes,7,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Meta          *Meta  `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKey) Reset() {
+	*x = ApiKey{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKey) ProtoMessage() {}
+
+func (x *ApiKey) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
+func (*ApiKey) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ApiKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApiKey) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ApiKey) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *ApiKey) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *ApiKey) GetLastUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedAt
+	}
+	return nil
+}
+
+func (x *ApiKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ApiKey) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *ApiKey) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type ListKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Cursor        string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	OrderBy       string                 `protobuf:"bytes,3,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	Search        string                 `protobuf:"bytes,4,opt,name=search,proto3" json:"search,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysRequest) Reset() {
+	*x = ListKeysRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysRequest) ProtoMessage() {}
+
+func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListKeysRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ListKeysRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListKeysRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListKeysRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListKeysRequest) GetSearch() string {
+	if x != nil {
+		return x.Search
+	}
+	return ""
+}
+
+type ListKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*ApiKey              `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysResponse) Reset() {
+	*x = ListKeysResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysResponse) ProtoMessage() {}
+
+func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListKeysResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ListKeysResponse) GetItems() []*ApiKey {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListKeysResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+type GetKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetKeyRequest) Reset() {
+	*x = GetKeyRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetKeyRequest) ProtoMessage() {}
+
+func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetKeyRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *GetKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *ApiKey                `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateKeyRequest) Reset() {
+	*x = CreateKeyRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateKeyRequest) ProtoMessage() {}
+
+func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
+func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *CreateKeyRequest) GetKey() *ApiKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type DeleteKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteKeyRequest) Reset() {
+	*x = DeleteKeyRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteKeyRequest) ProtoMessage() {}
+
+func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
+func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *DeleteKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListChangesRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Limit  int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Cursor string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// For instance "policies".
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Who           string                 `protobuf:"bytes,5,opt,name=who,proto3" json:"who,omitempty"`
+	From          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
+	To            *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChangesRequest) Reset() {
+	*x = ListChangesRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChangesRequest) ProtoMessage() {}
+
+func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
+func (*ListChangesRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *ListChangesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListChangesRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListChangesRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ListChangesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListChangesRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *ListChangesRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ListChangesRequest) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+// A Change is one edit. Secrets are masked in it.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Who   string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"`
+	Kind  string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// created, updated, deleted, rotated.
+	Action string   `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	Fields []string `protobuf:"bytes,7,rep,name=fields,proto3" json:"fields,omitempty"`
+	// JSON documents, empty where there was or is none.
+	Before        string `protobuf:"bytes,8,opt,name=before,proto3" json:"before,omitempty"`
+	After         string `protobuf:"bytes,9,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *Change) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Change) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Change) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Change) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Change) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Change) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Change) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *Change) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *Change) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type ListChangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Change              `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChangesResponse) Reset() {
+	*x = ListChangesResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChangesResponse) ProtoMessage() {}
+
+func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
+func (*ListChangesResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *ListChangesResponse) GetItems() []*Change {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListChangesResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2608,7 +4855,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +4867,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +4880,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 type WhoAmIResponse struct {
@@ -2646,7 +4893,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2658,7 +4905,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2671,7 +4918,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -2688,6 +4935,146 @@ func (x *WhoAmIResponse) GetRoles() []string {
 	return nil
 }
 
+type SimulatePolicyResponse_Verdict struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Interceptor string                 `protobuf:"bytes,1,opt,name=interceptor,proto3" json:"interceptor,omitempty"`
+	// "pass", "refuse", "skip" of a disabled one, or "unknown" where a recorded
+	// request lacks what was a secret.
+	Outcome       string               `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Detail        string               `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Took          *durationpb.Duration `protobuf:"bytes,4,opt,name=took,proto3" json:"took,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyResponse_Verdict) Reset() {
+	*x = SimulatePolicyResponse_Verdict{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyResponse_Verdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyResponse_Verdict) ProtoMessage() {}
+
+func (x *SimulatePolicyResponse_Verdict) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyResponse_Verdict.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyResponse_Verdict) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20, 0}
+}
+
+func (x *SimulatePolicyResponse_Verdict) GetInterceptor() string {
+	if x != nil {
+		return x.Interceptor
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Verdict) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Verdict) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Verdict) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+type SimulatePolicyResponse_Run struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event or rejection that the request is of; empty of a given one.
+	Id      string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Allowed bool   `protobuf:"varint,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// 401 or 403 when it is not.
+	Status        int32                             `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	Verdicts      []*SimulatePolicyResponse_Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyResponse_Run) Reset() {
+	*x = SimulatePolicyResponse_Run{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyResponse_Run) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyResponse_Run) ProtoMessage() {}
+
+func (x *SimulatePolicyResponse_Run) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyResponse_Run.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyResponse_Run) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20, 1}
+}
+
+func (x *SimulatePolicyResponse_Run) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Run) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *SimulatePolicyResponse_Run) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse_Run) GetVerdicts() []*SimulatePolicyResponse_Verdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
 type PublishEventsResponse_Result struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2700,7 +5087,7 @@ type PublishEventsResponse_Result struct {
 
 func (x *PublishEventsResponse_Result) Reset() {
 	*x = PublishEventsResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +5099,7 @@ func (x *PublishEventsResponse_Result) String() string {
 func (*PublishEventsResponse_Result) ProtoMessage() {}
 
 func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +5112,7 @@ func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse_Result.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{21, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33, 0}
 }
 
 func (x *PublishEventsResponse_Result) GetId() string {
@@ -2764,7 +5151,7 @@ type RetryDeadLettersResponse_Result struct {
 
 func (x *RetryDeadLettersResponse_Result) Reset() {
 	*x = RetryDeadLettersResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +5163,7 @@ func (x *RetryDeadLettersResponse_Result) String() string {
 func (*RetryDeadLettersResponse_Result) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +5176,7 @@ func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse_Result.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54, 0}
 }
 
 func (x *RetryDeadLettersResponse_Result) GetId() string {
@@ -2882,6 +5269,59 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x10PutPolicyRequest\x12+\n" +
 	"\x06policy\x18\x01 \x01(\v2\x13.posthorn.v1.PolicyR\x06policy\")\n" +
 	"\x13DeletePolicyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xbb\x01\n" +
+	"\x15SimulatePolicyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
+	"\x05draft\x18\x02 \x01(\v2\x13.posthorn.v1.PolicyR\x05draft\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x127\n" +
+	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\x05R\x04last\"\xfb\x01\n" +
+	"\x10SimulatedRequest\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12D\n" +
+	"\aheaders\x18\x03 \x03(\v2*.posthorn.v1.SimulatedRequest.HeadersEntryR\aheaders\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x12%\n" +
+	"\x0eremote_address\x18\x05 \x01(\tR\rremoteAddress\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x03\n" +
+	"\x16SimulatePolicyResponse\x12;\n" +
+	"\x04runs\x18\x01 \x03(\v2'.posthorn.v1.SimulatePolicyResponse.RunR\x04runs\x125\n" +
+	"\bschedule\x18\x02 \x03(\v2\x19.google.protobuf.DurationR\bschedule\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x1a\x8c\x01\n" +
+	"\aVerdict\x12 \n" +
+	"\vinterceptor\x18\x01 \x01(\tR\vinterceptor\x12\x18\n" +
+	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12-\n" +
+	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\x1a\x90\x01\n" +
+	"\x03Run\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\x05R\x06status\x12G\n" +
+	"\bverdicts\x18\x04 \x03(\v2+.posthorn.v1.SimulatePolicyResponse.VerdictR\bverdicts\"/\n" +
+	"\x19ListPolicyVersionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
+	"\x1aListPolicyVersionsResponse\x12)\n" +
+	"\x05items\x18\x01 \x03(\v2\x13.posthorn.v1.PolicyR\x05items\"C\n" +
+	"\x13RevertPolicyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"|\n" +
+	"\x19ListAuthorizationsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
+	"\border_by\x18\x03 \x01(\tR\aorderBy\x12\x16\n" +
+	"\x06search\x18\x04 \x01(\tR\x06search\"o\n" +
+	"\x1aListAuthorizationsResponse\x120\n" +
+	"\x05items\x18\x01 \x03(\v2\x1a.posthorn.v1.AuthorizationR\x05items\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\"-\n" +
+	"\x17GetAuthorizationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"^\n" +
+	"\x1aCreateAuthorizationRequest\x12@\n" +
+	"\rauthorization\x18\x01 \x01(\v2\x1a.posthorn.v1.AuthorizationR\rauthorization\"[\n" +
+	"\x17PutAuthorizationRequest\x12@\n" +
+	"\rauthorization\x18\x01 \x01(\v2\x1a.posthorn.v1.AuthorizationR\rauthorization\"0\n" +
+	"\x1aDeleteAuthorizationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xd8\x03\n" +
 	"\x13PublishEventRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
@@ -3034,9 +5474,31 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x17ListDeadLettersResponse\x12-\n" +
 	"\x05items\x18\x01 \x03(\v2\x17.posthorn.v1.DeadLetterR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"+\n" +
+	"nextCursor\"\xa3\x02\n" +
 	"\x17RetryDeadLettersRequest\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"\x98\x02\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12.\n" +
+	"\x04from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x16\n" +
+	"\x06status\x18\x05 \x01(\tR\x06status\x12\x19\n" +
+	"\bevent_id\x18\x06 \x01(\tR\aeventId\x12\x18\n" +
+	"\acontext\x18\a \x01(\tR\acontext\x12\x10\n" +
+	"\x03all\x18\b \x01(\bR\x03all\x12\x17\n" +
+	"\adry_run\x18\t \x01(\bR\x06dryRun\")\n" +
+	"\x17DeleteDeadLetterRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xa4\x02\n" +
+	"\x18DeleteDeadLettersRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12.\n" +
+	"\x04from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x16\n" +
+	"\x06status\x18\x05 \x01(\tR\x06status\x12\x19\n" +
+	"\bevent_id\x18\x06 \x01(\tR\aeventId\x12\x18\n" +
+	"\acontext\x18\a \x01(\tR\acontext\x12\x10\n" +
+	"\x03all\x18\b \x01(\bR\x03all\x12\x17\n" +
+	"\adry_run\x18\t \x01(\bR\x06dryRun\"5\n" +
+	"\x19DeleteDeadLettersResponse\x12\x18\n" +
+	"\adeleted\x18\x01 \x01(\x05R\adeleted\"\x98\x02\n" +
 	"\x18RetryDeadLettersResponse\x12\x18\n" +
 	"\aretried\x18\x01 \x01(\x05R\aretried\x12F\n" +
 	"\aresults\x18\x02 \x03(\v2,.posthorn.v1.RetryDeadLettersResponse.ResultR\aresults\x1a\x99\x01\n" +
@@ -3045,7 +5507,100 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\bevent_id\x18\x02 \x01(\tR\aeventId\x12\"\n" +
 	"\fsubscription\x18\x03 \x01(\tR\fsubscription\x12\x14\n" +
 	"\x05round\x18\x04 \x01(\x05R\x05round\x12*\n" +
-	"\x05error\x18\x05 \x01(\v2\x14.posthorn.v1.RefusalR\x05error\"\x0f\n" +
+	"\x05error\x18\x05 \x01(\v2\x14.posthorn.v1.RefusalR\x05error\"?\n" +
+	"\rSignInRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"w\n" +
+	"\x0eSignInResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x14\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\"\x17\n" +
+	"\x15GetSigningKeysRequest\"\x19\n" +
+	"\x17RotateSigningKeyRequest\"E\n" +
+	"\x16GetSigningKeysResponse\x12+\n" +
+	"\x04keys\x18\x01 \x03(\v2\x17.posthorn.v1.JsonWebKeyR\x04keys\"p\n" +
+	"\n" +
+	"JsonWebKey\x12\x10\n" +
+	"\x03kty\x18\x01 \x01(\tR\x03kty\x12\x10\n" +
+	"\x03kid\x18\x02 \x01(\tR\x03kid\x12\x10\n" +
+	"\x03use\x18\x03 \x01(\tR\x03use\x12\x10\n" +
+	"\x03alg\x18\x04 \x01(\tR\x03alg\x12\f\n" +
+	"\x01n\x18\x05 \x01(\tR\x01n\x12\f\n" +
+	"\x01e\x18\x06 \x01(\tR\x01e\"\xf0\x01\n" +
+	"\x04User\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\x12\x1a\n" +
+	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x1a\n" +
+	"\bdisabled\x18\x05 \x01(\bR\bdisabled\x12=\n" +
+	"\flocked_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vlockedUntil\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"s\n" +
+	"\x10ListUsersRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
+	"\border_by\x18\x03 \x01(\tR\aorderBy\x12\x16\n" +
+	"\x06search\x18\x04 \x01(\tR\x06search\"]\n" +
+	"\x11ListUsersResponse\x12'\n" +
+	"\x05items\x18\x01 \x03(\v2\x11.posthorn.v1.UserR\x05items\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\"$\n" +
+	"\x0eGetUserRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\":\n" +
+	"\x11CreateUserRequest\x12%\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.posthorn.v1.UserR\x04user\"7\n" +
+	"\x0ePutUserRequest\x12%\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.posthorn.v1.UserR\x04user\"'\n" +
+	"\x11DeleteUserRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x9e\x02\n" +
+	"\x06ApiKey\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12<\n" +
+	"\flast_used_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastUsedAt\x12\x10\n" +
+	"\x03key\x18\x06 \x01(\tR\x03key\x12\x16\n" +
+	"\x06prefix\x18\a \x01(\tR\x06prefix\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"r\n" +
+	"\x0fListKeysRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
+	"\border_by\x18\x03 \x01(\tR\aorderBy\x12\x16\n" +
+	"\x06search\x18\x04 \x01(\tR\x06search\"^\n" +
+	"\x10ListKeysResponse\x12)\n" +
+	"\x05items\x18\x01 \x03(\v2\x13.posthorn.v1.ApiKeyR\x05items\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\"#\n" +
+	"\rGetKeyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"9\n" +
+	"\x10CreateKeyRequest\x12%\n" +
+	"\x03key\x18\x01 \x01(\v2\x13.posthorn.v1.ApiKeyR\x03key\"&\n" +
+	"\x10DeleteKeyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xd8\x01\n" +
+	"\x12ListChangesRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x10\n" +
+	"\x03who\x18\x05 \x01(\tR\x03who\x12.\n" +
+	"\x04from\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x02to\"\xdc\x01\n" +
+	"\x06Change\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x10\n" +
+	"\x03who\x18\x03 \x01(\tR\x03who\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x16\n" +
+	"\x06fields\x18\a \x03(\tR\x06fields\x12\x16\n" +
+	"\x06before\x18\b \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\t \x01(\tR\x05after\"a\n" +
+	"\x13ListChangesResponse\x12)\n" +
+	"\x05items\x18\x01 \x03(\v2\x13.posthorn.v1.ChangeR\x05items\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\"\x0f\n" +
 	"\rWhoAmIRequest\":\n" +
 	"\x0eWhoAmIResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -3061,13 +5616,22 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x0fGetSubscription\x12#.posthorn.v1.GetSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12W\n" +
 	"\x12CreateSubscription\x12&.posthorn.v1.CreateSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12Q\n" +
 	"\x0fPutSubscription\x12#.posthorn.v1.PutSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12T\n" +
-	"\x12DeleteSubscription\x12&.posthorn.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty2\xf7\x02\n" +
+	"\x12DeleteSubscription\x12&.posthorn.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty2\x80\x05\n" +
 	"\rPolicyService\x12S\n" +
 	"\fListPolicies\x12 .posthorn.v1.ListPoliciesRequest\x1a!.posthorn.v1.ListPoliciesResponse\x12?\n" +
 	"\tGetPolicy\x12\x1d.posthorn.v1.GetPolicyRequest\x1a\x13.posthorn.v1.Policy\x12E\n" +
 	"\fCreatePolicy\x12 .posthorn.v1.CreatePolicyRequest\x1a\x13.posthorn.v1.Policy\x12?\n" +
 	"\tPutPolicy\x12\x1d.posthorn.v1.PutPolicyRequest\x1a\x13.posthorn.v1.Policy\x12H\n" +
-	"\fDeletePolicy\x12 .posthorn.v1.DeletePolicyRequest\x1a\x16.google.protobuf.Empty2\xc4\x04\n" +
+	"\fDeletePolicy\x12 .posthorn.v1.DeletePolicyRequest\x1a\x16.google.protobuf.Empty\x12Y\n" +
+	"\x0eSimulatePolicy\x12\".posthorn.v1.SimulatePolicyRequest\x1a#.posthorn.v1.SimulatePolicyResponse\x12e\n" +
+	"\x12ListPolicyVersions\x12&.posthorn.v1.ListPolicyVersionsRequest\x1a'.posthorn.v1.ListPolicyVersionsResponse\x12E\n" +
+	"\fRevertPolicy\x12 .posthorn.v1.RevertPolicyRequest\x1a\x13.posthorn.v1.Policy2\xdd\x03\n" +
+	"\x14AuthorizationService\x12e\n" +
+	"\x12ListAuthorizations\x12&.posthorn.v1.ListAuthorizationsRequest\x1a'.posthorn.v1.ListAuthorizationsResponse\x12T\n" +
+	"\x10GetAuthorization\x12$.posthorn.v1.GetAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12Z\n" +
+	"\x13CreateAuthorization\x12'.posthorn.v1.CreateAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12T\n" +
+	"\x10PutAuthorization\x12$.posthorn.v1.PutAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12V\n" +
+	"\x13DeleteAuthorization\x12'.posthorn.v1.DeleteAuthorizationRequest\x1a\x16.google.protobuf.Empty2\xc4\x04\n" +
 	"\fEventService\x12S\n" +
 	"\fPublishEvent\x12 .posthorn.v1.PublishEventRequest\x1a!.posthorn.v1.PublishEventResponse\x12V\n" +
 	"\rPublishEvents\x12!.posthorn.v1.PublishEventsRequest\x1a\".posthorn.v1.PublishEventsResponse\x12M\n" +
@@ -3077,12 +5641,33 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"TraceEvent\x12\x1e.posthorn.v1.TraceEventRequest\x1a\x1f.posthorn.v1.TraceEventResponse\x12P\n" +
 	"\vReplayEvent\x12\x1f.posthorn.v1.ReplayEventRequest\x1a .posthorn.v1.ReplayEventResponse\x12Y\n" +
-	"\x0eListRejections\x12\".posthorn.v1.ListRejectionsRequest\x1a#.posthorn.v1.ListRejectionsResponse2\xd2\x01\n" +
+	"\x0eListRejections\x12\".posthorn.v1.ListRejectionsRequest\x1a#.posthorn.v1.ListRejectionsResponse2\x88\x03\n" +
 	"\x11DeadLetterService\x12\\\n" +
 	"\x0fListDeadLetters\x12#.posthorn.v1.ListDeadLettersRequest\x1a$.posthorn.v1.ListDeadLettersResponse\x12_\n" +
-	"\x10RetryDeadLetters\x12$.posthorn.v1.RetryDeadLettersRequest\x1a%.posthorn.v1.RetryDeadLettersResponse2S\n" +
+	"\x10RetryDeadLetters\x12$.posthorn.v1.RetryDeadLettersRequest\x1a%.posthorn.v1.RetryDeadLettersResponse\x12P\n" +
+	"\x10DeleteDeadLetter\x12$.posthorn.v1.DeleteDeadLetterRequest\x1a\x16.google.protobuf.Empty\x12b\n" +
+	"\x11DeleteDeadLetters\x12%.posthorn.v1.DeleteDeadLettersRequest\x1a&.posthorn.v1.DeleteDeadLettersResponse2\xd0\x02\n" +
 	"\x0eAccountService\x12A\n" +
-	"\x06WhoAmI\x12\x1a.posthorn.v1.WhoAmIRequest\x1a\x1b.posthorn.v1.WhoAmIResponseB\xa9\x01\n" +
+	"\x06WhoAmI\x12\x1a.posthorn.v1.WhoAmIRequest\x1a\x1b.posthorn.v1.WhoAmIResponse\x12A\n" +
+	"\x06SignIn\x12\x1a.posthorn.v1.SignInRequest\x1a\x1b.posthorn.v1.SignInResponse\x12Y\n" +
+	"\x0eGetSigningKeys\x12\".posthorn.v1.GetSigningKeysRequest\x1a#.posthorn.v1.GetSigningKeysResponse\x12]\n" +
+	"\x10RotateSigningKey\x12$.posthorn.v1.RotateSigningKeyRequest\x1a#.posthorn.v1.GetSigningKeysResponse2\xd6\x02\n" +
+	"\vUserService\x12J\n" +
+	"\tListUsers\x12\x1d.posthorn.v1.ListUsersRequest\x1a\x1e.posthorn.v1.ListUsersResponse\x129\n" +
+	"\aGetUser\x12\x1b.posthorn.v1.GetUserRequest\x1a\x11.posthorn.v1.User\x12?\n" +
+	"\n" +
+	"CreateUser\x12\x1e.posthorn.v1.CreateUserRequest\x1a\x11.posthorn.v1.User\x129\n" +
+	"\aPutUser\x12\x1b.posthorn.v1.PutUserRequest\x1a\x11.posthorn.v1.User\x12D\n" +
+	"\n" +
+	"DeleteUser\x12\x1e.posthorn.v1.DeleteUserRequest\x1a\x16.google.protobuf.Empty2\x95\x02\n" +
+	"\n" +
+	"KeyService\x12G\n" +
+	"\bListKeys\x12\x1c.posthorn.v1.ListKeysRequest\x1a\x1d.posthorn.v1.ListKeysResponse\x129\n" +
+	"\x06GetKey\x12\x1a.posthorn.v1.GetKeyRequest\x1a\x13.posthorn.v1.ApiKey\x12?\n" +
+	"\tCreateKey\x12\x1d.posthorn.v1.CreateKeyRequest\x1a\x13.posthorn.v1.ApiKey\x12B\n" +
+	"\tDeleteKey\x12\x1d.posthorn.v1.DeleteKeyRequest\x1a\x16.google.protobuf.Empty2`\n" +
+	"\fAuditService\x12P\n" +
+	"\vListChanges\x12\x1f.posthorn.v1.ListChangesRequest\x1a .posthorn.v1.ListChangesResponseB\xa9\x01\n" +
 	"\x0fcom.posthorn.v1B\bApiProtoP\x01Z?github.com/posthornhq/posthorn/proto/gen/posthorn/v1;posthornv1\xa2\x02\x03PXX\xaa\x02\vPosthorn.V1\xca\x02\vPosthorn\\V1\xe2\x02\x17Posthorn\\V1\\GPBMetadata\xea\x02\fPosthorn::V1b\x06proto3"
 
 var (
@@ -3097,7 +5682,7 @@ func file_posthorn_v1_api_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_api_proto_rawDescData
 }
 
-var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_posthorn_v1_api_proto_goTypes = []any{
 	(*ListSourcesRequest)(nil),              // 0: posthorn.v1.ListSourcesRequest
 	(*ListSourcesResponse)(nil),             // 1: posthorn.v1.ListSourcesResponse
@@ -3117,138 +5702,257 @@ var file_posthorn_v1_api_proto_goTypes = []any{
 	(*CreatePolicyRequest)(nil),             // 15: posthorn.v1.CreatePolicyRequest
 	(*PutPolicyRequest)(nil),                // 16: posthorn.v1.PutPolicyRequest
 	(*DeletePolicyRequest)(nil),             // 17: posthorn.v1.DeletePolicyRequest
-	(*PublishEventRequest)(nil),             // 18: posthorn.v1.PublishEventRequest
-	(*PublishEventResponse)(nil),            // 19: posthorn.v1.PublishEventResponse
-	(*PublishEventsRequest)(nil),            // 20: posthorn.v1.PublishEventsRequest
-	(*PublishEventsResponse)(nil),           // 21: posthorn.v1.PublishEventsResponse
-	(*ListEventsRequest)(nil),               // 22: posthorn.v1.ListEventsRequest
-	(*EventSummary)(nil),                    // 23: posthorn.v1.EventSummary
-	(*ListEventsResponse)(nil),              // 24: posthorn.v1.ListEventsResponse
-	(*GetEventRequest)(nil),                 // 25: posthorn.v1.GetEventRequest
-	(*TraceEventRequest)(nil),               // 26: posthorn.v1.TraceEventRequest
-	(*TraceEventResponse)(nil),              // 27: posthorn.v1.TraceEventResponse
-	(*TraceEntry)(nil),                      // 28: posthorn.v1.TraceEntry
-	(*Attempt)(nil),                         // 29: posthorn.v1.Attempt
-	(*ReplayEventRequest)(nil),              // 30: posthorn.v1.ReplayEventRequest
-	(*ReplayEventResponse)(nil),             // 31: posthorn.v1.ReplayEventResponse
-	(*Rejection)(nil),                       // 32: posthorn.v1.Rejection
-	(*ListRejectionsRequest)(nil),           // 33: posthorn.v1.ListRejectionsRequest
-	(*ListRejectionsResponse)(nil),          // 34: posthorn.v1.ListRejectionsResponse
-	(*DeadLetter)(nil),                      // 35: posthorn.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),          // 36: posthorn.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),         // 37: posthorn.v1.ListDeadLettersResponse
-	(*RetryDeadLettersRequest)(nil),         // 38: posthorn.v1.RetryDeadLettersRequest
-	(*RetryDeadLettersResponse)(nil),        // 39: posthorn.v1.RetryDeadLettersResponse
-	(*WhoAmIRequest)(nil),                   // 40: posthorn.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),                  // 41: posthorn.v1.WhoAmIResponse
-	nil,                                     // 42: posthorn.v1.PublishEventRequest.ExtensionsEntry
-	(*PublishEventsResponse_Result)(nil),    // 43: posthorn.v1.PublishEventsResponse.Result
-	(*RetryDeadLettersResponse_Result)(nil), // 44: posthorn.v1.RetryDeadLettersResponse.Result
-	(*Source)(nil),                          // 45: posthorn.v1.Source
-	(*Subscription)(nil),                    // 46: posthorn.v1.Subscription
-	(*Policy)(nil),                          // 47: posthorn.v1.Policy
-	(*timestamppb.Timestamp)(nil),           // 48: google.protobuf.Timestamp
-	(Event_Direction)(0),                    // 49: posthorn.v1.Event.Direction
-	(*durationpb.Duration)(nil),             // 50: google.protobuf.Duration
-	(*Violation)(nil),                       // 51: posthorn.v1.Violation
-	(*Step)(nil),                            // 52: posthorn.v1.Step
-	(*Refusal)(nil),                         // 53: posthorn.v1.Refusal
-	(*emptypb.Empty)(nil),                   // 54: google.protobuf.Empty
-	(*Event)(nil),                           // 55: posthorn.v1.Event
+	(*SimulatePolicyRequest)(nil),           // 18: posthorn.v1.SimulatePolicyRequest
+	(*SimulatedRequest)(nil),                // 19: posthorn.v1.SimulatedRequest
+	(*SimulatePolicyResponse)(nil),          // 20: posthorn.v1.SimulatePolicyResponse
+	(*ListPolicyVersionsRequest)(nil),       // 21: posthorn.v1.ListPolicyVersionsRequest
+	(*ListPolicyVersionsResponse)(nil),      // 22: posthorn.v1.ListPolicyVersionsResponse
+	(*RevertPolicyRequest)(nil),             // 23: posthorn.v1.RevertPolicyRequest
+	(*ListAuthorizationsRequest)(nil),       // 24: posthorn.v1.ListAuthorizationsRequest
+	(*ListAuthorizationsResponse)(nil),      // 25: posthorn.v1.ListAuthorizationsResponse
+	(*GetAuthorizationRequest)(nil),         // 26: posthorn.v1.GetAuthorizationRequest
+	(*CreateAuthorizationRequest)(nil),      // 27: posthorn.v1.CreateAuthorizationRequest
+	(*PutAuthorizationRequest)(nil),         // 28: posthorn.v1.PutAuthorizationRequest
+	(*DeleteAuthorizationRequest)(nil),      // 29: posthorn.v1.DeleteAuthorizationRequest
+	(*PublishEventRequest)(nil),             // 30: posthorn.v1.PublishEventRequest
+	(*PublishEventResponse)(nil),            // 31: posthorn.v1.PublishEventResponse
+	(*PublishEventsRequest)(nil),            // 32: posthorn.v1.PublishEventsRequest
+	(*PublishEventsResponse)(nil),           // 33: posthorn.v1.PublishEventsResponse
+	(*ListEventsRequest)(nil),               // 34: posthorn.v1.ListEventsRequest
+	(*EventSummary)(nil),                    // 35: posthorn.v1.EventSummary
+	(*ListEventsResponse)(nil),              // 36: posthorn.v1.ListEventsResponse
+	(*GetEventRequest)(nil),                 // 37: posthorn.v1.GetEventRequest
+	(*TraceEventRequest)(nil),               // 38: posthorn.v1.TraceEventRequest
+	(*TraceEventResponse)(nil),              // 39: posthorn.v1.TraceEventResponse
+	(*TraceEntry)(nil),                      // 40: posthorn.v1.TraceEntry
+	(*Attempt)(nil),                         // 41: posthorn.v1.Attempt
+	(*ReplayEventRequest)(nil),              // 42: posthorn.v1.ReplayEventRequest
+	(*ReplayEventResponse)(nil),             // 43: posthorn.v1.ReplayEventResponse
+	(*Rejection)(nil),                       // 44: posthorn.v1.Rejection
+	(*ListRejectionsRequest)(nil),           // 45: posthorn.v1.ListRejectionsRequest
+	(*ListRejectionsResponse)(nil),          // 46: posthorn.v1.ListRejectionsResponse
+	(*DeadLetter)(nil),                      // 47: posthorn.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),          // 48: posthorn.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),         // 49: posthorn.v1.ListDeadLettersResponse
+	(*RetryDeadLettersRequest)(nil),         // 50: posthorn.v1.RetryDeadLettersRequest
+	(*DeleteDeadLetterRequest)(nil),         // 51: posthorn.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLettersRequest)(nil),        // 52: posthorn.v1.DeleteDeadLettersRequest
+	(*DeleteDeadLettersResponse)(nil),       // 53: posthorn.v1.DeleteDeadLettersResponse
+	(*RetryDeadLettersResponse)(nil),        // 54: posthorn.v1.RetryDeadLettersResponse
+	(*SignInRequest)(nil),                   // 55: posthorn.v1.SignInRequest
+	(*SignInResponse)(nil),                  // 56: posthorn.v1.SignInResponse
+	(*GetSigningKeysRequest)(nil),           // 57: posthorn.v1.GetSigningKeysRequest
+	(*RotateSigningKeyRequest)(nil),         // 58: posthorn.v1.RotateSigningKeyRequest
+	(*GetSigningKeysResponse)(nil),          // 59: posthorn.v1.GetSigningKeysResponse
+	(*JsonWebKey)(nil),                      // 60: posthorn.v1.JsonWebKey
+	(*User)(nil),                            // 61: posthorn.v1.User
+	(*ListUsersRequest)(nil),                // 62: posthorn.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),               // 63: posthorn.v1.ListUsersResponse
+	(*GetUserRequest)(nil),                  // 64: posthorn.v1.GetUserRequest
+	(*CreateUserRequest)(nil),               // 65: posthorn.v1.CreateUserRequest
+	(*PutUserRequest)(nil),                  // 66: posthorn.v1.PutUserRequest
+	(*DeleteUserRequest)(nil),               // 67: posthorn.v1.DeleteUserRequest
+	(*ApiKey)(nil),                          // 68: posthorn.v1.ApiKey
+	(*ListKeysRequest)(nil),                 // 69: posthorn.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                // 70: posthorn.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                   // 71: posthorn.v1.GetKeyRequest
+	(*CreateKeyRequest)(nil),                // 72: posthorn.v1.CreateKeyRequest
+	(*DeleteKeyRequest)(nil),                // 73: posthorn.v1.DeleteKeyRequest
+	(*ListChangesRequest)(nil),              // 74: posthorn.v1.ListChangesRequest
+	(*Change)(nil),                          // 75: posthorn.v1.Change
+	(*ListChangesResponse)(nil),             // 76: posthorn.v1.ListChangesResponse
+	(*WhoAmIRequest)(nil),                   // 77: posthorn.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),                  // 78: posthorn.v1.WhoAmIResponse
+	nil,                                     // 79: posthorn.v1.SimulatedRequest.HeadersEntry
+	(*SimulatePolicyResponse_Verdict)(nil),  // 80: posthorn.v1.SimulatePolicyResponse.Verdict
+	(*SimulatePolicyResponse_Run)(nil),      // 81: posthorn.v1.SimulatePolicyResponse.Run
+	nil,                                     // 82: posthorn.v1.PublishEventRequest.ExtensionsEntry
+	(*PublishEventsResponse_Result)(nil),    // 83: posthorn.v1.PublishEventsResponse.Result
+	(*RetryDeadLettersResponse_Result)(nil), // 84: posthorn.v1.RetryDeadLettersResponse.Result
+	(*Source)(nil),                          // 85: posthorn.v1.Source
+	(*Subscription)(nil),                    // 86: posthorn.v1.Subscription
+	(*Policy)(nil),                          // 87: posthorn.v1.Policy
+	(*durationpb.Duration)(nil),             // 88: google.protobuf.Duration
+	(*Authorization)(nil),                   // 89: posthorn.v1.Authorization
+	(*timestamppb.Timestamp)(nil),           // 90: google.protobuf.Timestamp
+	(Event_Direction)(0),                    // 91: posthorn.v1.Event.Direction
+	(*Violation)(nil),                       // 92: posthorn.v1.Violation
+	(*Step)(nil),                            // 93: posthorn.v1.Step
+	(*Meta)(nil),                            // 94: posthorn.v1.Meta
+	(*Refusal)(nil),                         // 95: posthorn.v1.Refusal
+	(*emptypb.Empty)(nil),                   // 96: google.protobuf.Empty
+	(*Event)(nil),                           // 97: posthorn.v1.Event
 }
 var file_posthorn_v1_api_proto_depIdxs = []int32{
-	45, // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
-	45, // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
-	45, // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
-	46, // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
-	46, // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	46, // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	47, // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
-	47, // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
-	47, // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
-	48, // 9: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
-	42, // 10: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
-	18, // 11: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
-	43, // 12: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
-	48, // 13: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
-	48, // 14: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
-	49, // 15: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
-	48, // 16: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
-	23, // 17: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
-	28, // 18: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
-	48, // 19: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
-	50, // 20: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
-	29, // 21: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
-	50, // 22: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	48, // 23: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	48, // 24: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
-	51, // 25: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
-	52, // 26: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
-	48, // 27: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
-	48, // 28: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
-	32, // 29: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
-	48, // 30: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
-	48, // 31: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	48, // 32: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	35, // 33: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
-	44, // 34: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
-	53, // 35: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
-	53, // 36: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
-	0,  // 37: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
-	2,  // 38: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
-	3,  // 39: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
-	4,  // 40: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
-	5,  // 41: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
-	6,  // 42: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
-	8,  // 43: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
-	9,  // 44: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
-	10, // 45: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
-	11, // 46: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
-	12, // 47: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
-	14, // 48: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
-	15, // 49: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
-	16, // 50: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
-	17, // 51: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
-	18, // 52: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
-	20, // 53: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
-	22, // 54: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
-	25, // 55: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
-	26, // 56: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
-	30, // 57: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
-	33, // 58: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
-	36, // 59: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
-	38, // 60: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
-	40, // 61: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
-	1,  // 62: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
-	45, // 63: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
-	45, // 64: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
-	45, // 65: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
-	54, // 66: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	7,  // 67: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
-	46, // 68: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
-	46, // 69: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
-	46, // 70: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
-	54, // 71: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	13, // 72: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
-	47, // 73: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
-	47, // 74: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
-	47, // 75: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
-	54, // 76: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
-	19, // 77: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
-	21, // 78: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
-	24, // 79: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
-	55, // 80: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
-	27, // 81: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
-	31, // 82: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
-	34, // 83: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
-	37, // 84: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
-	39, // 85: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
-	41, // 86: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
-	62, // [62:87] is the sub-list for method output_type
-	37, // [37:62] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	85,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
+	85,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
+	85,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
+	86,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
+	86,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	86,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	87,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
+	87,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
+	87,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
+	87,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
+	19,  // 10: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
+	79,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
+	81,  // 12: posthorn.v1.SimulatePolicyResponse.runs:type_name -> posthorn.v1.SimulatePolicyResponse.Run
+	88,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
+	87,  // 14: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
+	89,  // 15: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
+	89,  // 16: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	89,  // 17: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	90,  // 18: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
+	82,  // 19: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
+	30,  // 20: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
+	83,  // 21: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
+	90,  // 22: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
+	90,  // 23: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
+	91,  // 24: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
+	90,  // 25: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
+	35,  // 26: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
+	40,  // 27: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
+	90,  // 28: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
+	88,  // 29: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
+	41,  // 30: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
+	88,  // 31: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	90,  // 32: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	90,  // 33: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
+	92,  // 34: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
+	93,  // 35: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
+	90,  // 36: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
+	90,  // 37: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
+	44,  // 38: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
+	90,  // 39: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
+	90,  // 40: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	90,  // 41: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	47,  // 42: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
+	90,  // 43: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	90,  // 44: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	90,  // 45: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	90,  // 46: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	84,  // 47: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
+	90,  // 48: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
+	60,  // 49: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
+	90,  // 50: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
+	94,  // 51: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
+	61,  // 52: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
+	61,  // 53: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
+	61,  // 54: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
+	90,  // 55: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	90,  // 56: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	94,  // 57: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
+	68,  // 58: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
+	68,  // 59: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
+	90,  // 60: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
+	90,  // 61: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
+	90,  // 62: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
+	75,  // 63: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
+	88,  // 64: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
+	80,  // 65: posthorn.v1.SimulatePolicyResponse.Run.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	95,  // 66: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
+	95,  // 67: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
+	0,   // 68: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
+	2,   // 69: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
+	3,   // 70: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
+	4,   // 71: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
+	5,   // 72: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
+	6,   // 73: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
+	8,   // 74: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
+	9,   // 75: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
+	10,  // 76: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
+	11,  // 77: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
+	12,  // 78: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
+	14,  // 79: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
+	15,  // 80: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
+	16,  // 81: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
+	17,  // 82: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
+	18,  // 83: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
+	21,  // 84: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
+	23,  // 85: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
+	24,  // 86: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
+	26,  // 87: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
+	27,  // 88: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
+	28,  // 89: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
+	29,  // 90: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
+	30,  // 91: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
+	32,  // 92: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
+	34,  // 93: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
+	37,  // 94: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
+	38,  // 95: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
+	42,  // 96: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
+	45,  // 97: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
+	48,  // 98: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
+	50,  // 99: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
+	51,  // 100: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
+	52,  // 101: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
+	77,  // 102: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
+	55,  // 103: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
+	57,  // 104: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
+	58,  // 105: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
+	62,  // 106: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
+	64,  // 107: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
+	65,  // 108: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
+	66,  // 109: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
+	67,  // 110: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
+	69,  // 111: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
+	71,  // 112: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
+	72,  // 113: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
+	73,  // 114: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
+	74,  // 115: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
+	1,   // 116: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
+	85,  // 117: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
+	85,  // 118: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
+	85,  // 119: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
+	96,  // 120: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	7,   // 121: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
+	86,  // 122: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
+	86,  // 123: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
+	86,  // 124: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
+	96,  // 125: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	13,  // 126: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
+	87,  // 127: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
+	87,  // 128: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
+	87,  // 129: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
+	96,  // 130: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
+	20,  // 131: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
+	22,  // 132: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
+	87,  // 133: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
+	25,  // 134: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
+	89,  // 135: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
+	89,  // 136: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
+	89,  // 137: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
+	96,  // 138: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
+	31,  // 139: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
+	33,  // 140: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
+	36,  // 141: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
+	97,  // 142: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
+	39,  // 143: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
+	43,  // 144: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
+	46,  // 145: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
+	49,  // 146: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
+	54,  // 147: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
+	96,  // 148: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
+	53,  // 149: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
+	78,  // 150: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
+	56,  // 151: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
+	59,  // 152: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
+	59,  // 153: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
+	63,  // 154: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
+	61,  // 155: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
+	61,  // 156: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
+	61,  // 157: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
+	96,  // 158: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
+	70,  // 159: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
+	68,  // 160: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
+	68,  // 161: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
+	96,  // 162: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
+	76,  // 163: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
+	116, // [116:164] is the sub-list for method output_type
+	68,  // [68:116] is the sub-list for method input_type
+	68,  // [68:68] is the sub-list for extension type_name
+	68,  // [68:68] is the sub-list for extension extendee
+	0,   // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_api_proto_init() }
@@ -3265,9 +5969,9 @@ func file_posthorn_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_api_proto_rawDesc), len(file_posthorn_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   85,
 			NumExtensions: 0,
-			NumServices:   6,
+			NumServices:   10,
 		},
 		GoTypes:           file_posthorn_v1_api_proto_goTypes,
 		DependencyIndexes: file_posthorn_v1_api_proto_depIdxs,

@@ -21,6 +21,95 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type PingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingRequest) Reset() {
+	*x = PingRequest{}
+	mi := &file_posthorn_v1_broker_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingRequest) ProtoMessage() {}
+
+func (x *PingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_broker_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
+func (*PingRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{0}
+}
+
+type PingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty when all is well.
+	Unavailable   []*PingResponse_Component `protobuf:"bytes,1,rep,name=unavailable,proto3" json:"unavailable,omitempty"`
+	Version       string                    `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingResponse) Reset() {
+	*x = PingResponse{}
+	mi := &file_posthorn_v1_broker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingResponse) ProtoMessage() {}
+
+func (x *PingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_broker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
+func (*PingResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PingResponse) GetUnavailable() []*PingResponse_Component {
+	if x != nil {
+		return x.Unavailable
+	}
+	return nil
+}
+
+func (x *PingResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 // A Receipt is the platform's promise for one event.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -35,7 +124,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[0]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +136,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[0]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +149,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{0}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Receipt) GetId() string {
@@ -95,7 +184,7 @@ type HandleIncomingEventRequest struct {
 
 func (x *HandleIncomingEventRequest) Reset() {
 	*x = HandleIncomingEventRequest{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[1]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -107,7 +196,7 @@ func (x *HandleIncomingEventRequest) String() string {
 func (*HandleIncomingEventRequest) ProtoMessage() {}
 
 func (x *HandleIncomingEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[1]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -120,7 +209,7 @@ func (x *HandleIncomingEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandleIncomingEventRequest.ProtoReflect.Descriptor instead.
 func (*HandleIncomingEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{1}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HandleIncomingEventRequest) GetEvent() *Event {
@@ -146,7 +235,7 @@ type HandleIncomingEventResponse struct {
 
 func (x *HandleIncomingEventResponse) Reset() {
 	*x = HandleIncomingEventResponse{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[2]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -158,7 +247,7 @@ func (x *HandleIncomingEventResponse) String() string {
 func (*HandleIncomingEventResponse) ProtoMessage() {}
 
 func (x *HandleIncomingEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[2]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -171,7 +260,7 @@ func (x *HandleIncomingEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandleIncomingEventResponse.ProtoReflect.Descriptor instead.
 func (*HandleIncomingEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{2}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HandleIncomingEventResponse) GetReceipt() *Receipt {
@@ -191,7 +280,7 @@ type SendOutgoingEventRequest struct {
 
 func (x *SendOutgoingEventRequest) Reset() {
 	*x = SendOutgoingEventRequest{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[3]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -203,7 +292,7 @@ func (x *SendOutgoingEventRequest) String() string {
 func (*SendOutgoingEventRequest) ProtoMessage() {}
 
 func (x *SendOutgoingEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[3]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -216,7 +305,7 @@ func (x *SendOutgoingEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOutgoingEventRequest.ProtoReflect.Descriptor instead.
 func (*SendOutgoingEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{3}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SendOutgoingEventRequest) GetEvent() *Event {
@@ -242,7 +331,7 @@ type SendOutgoingEventResponse struct {
 
 func (x *SendOutgoingEventResponse) Reset() {
 	*x = SendOutgoingEventResponse{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[4]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -254,7 +343,7 @@ func (x *SendOutgoingEventResponse) String() string {
 func (*SendOutgoingEventResponse) ProtoMessage() {}
 
 func (x *SendOutgoingEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[4]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -267,7 +356,7 @@ func (x *SendOutgoingEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOutgoingEventResponse.ProtoReflect.Descriptor instead.
 func (*SendOutgoingEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{4}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SendOutgoingEventResponse) GetReceipt() *Receipt {
@@ -286,7 +375,7 @@ type PublishBatchRequest struct {
 
 func (x *PublishBatchRequest) Reset() {
 	*x = PublishBatchRequest{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[5]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +387,7 @@ func (x *PublishBatchRequest) String() string {
 func (*PublishBatchRequest) ProtoMessage() {}
 
 func (x *PublishBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[5]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +400,7 @@ func (x *PublishBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishBatchRequest.ProtoReflect.Descriptor instead.
 func (*PublishBatchRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{5}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PublishBatchRequest) GetEvents() []*PublishRequest {
@@ -331,7 +420,7 @@ type PublishBatchResponse struct {
 
 func (x *PublishBatchResponse) Reset() {
 	*x = PublishBatchResponse{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[6]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +432,7 @@ func (x *PublishBatchResponse) String() string {
 func (*PublishBatchResponse) ProtoMessage() {}
 
 func (x *PublishBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[6]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +445,7 @@ func (x *PublishBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishBatchResponse.ProtoReflect.Descriptor instead.
 func (*PublishBatchResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{6}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PublishBatchResponse) GetResults() []*PublishResponse {
@@ -377,7 +466,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[7]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +478,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[7]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +491,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{7}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PublishRequest) GetEvent() *Event {
@@ -432,7 +521,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[8]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +533,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[8]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +546,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{8}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PublishResponse) GetResult() isPublishResponse_Result {
@@ -514,7 +603,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[9]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +615,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[9]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +628,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{9}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Refusal) GetCode() int32 {
@@ -575,7 +664,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_posthorn_v1_broker_proto_msgTypes[10]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +676,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_broker_proto_msgTypes[10]
+	mi := &file_posthorn_v1_broker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +689,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{10}
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Violation) GetField() string {
@@ -617,11 +706,70 @@ func (x *Violation) GetDescription() string {
 	return ""
 }
 
+type PingResponse_Component struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingResponse_Component) Reset() {
+	*x = PingResponse_Component{}
+	mi := &file_posthorn_v1_broker_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingResponse_Component) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingResponse_Component) ProtoMessage() {}
+
+func (x *PingResponse_Component) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_broker_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingResponse_Component.ProtoReflect.Descriptor instead.
+func (*PingResponse_Component) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_broker_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *PingResponse_Component) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PingResponse_Component) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_posthorn_v1_broker_proto protoreflect.FileDescriptor
 
 const file_posthorn_v1_broker_proto_rawDesc = "" +
 	"\n" +
-	"\x18posthorn/v1/broker.proto\x12\vposthorn.v1\x1a\x17posthorn/v1/event.proto\"S\n" +
+	"\x18posthorn/v1/broker.proto\x12\vposthorn.v1\x1a\x17posthorn/v1/event.proto\"\r\n" +
+	"\vPingRequest\"\xa8\x01\n" +
+	"\fPingResponse\x12E\n" +
+	"\vunavailable\x18\x01 \x03(\v2#.posthorn.v1.PingResponse.ComponentR\vunavailable\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x1a7\n" +
+	"\tComponent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"S\n" +
 	"\aReceipt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x12\x1a\n" +
@@ -655,13 +803,14 @@ const file_posthorn_v1_broker_proto_rawDesc = "" +
 	"violations\"C\n" +
 	"\tViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription2\xe6\x03\n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription2\xa3\x04\n" +
 	"\vEventBroker\x12h\n" +
 	"\x13HandleIncomingEvent\x12'.posthorn.v1.HandleIncomingEventRequest\x1a(.posthorn.v1.HandleIncomingEventResponse\x12j\n" +
 	"\x15HandleIncomingMessage\x12'.posthorn.v1.HandleIncomingEventRequest\x1a(.posthorn.v1.HandleIncomingEventResponse\x12b\n" +
 	"\x11SendOutgoingEvent\x12%.posthorn.v1.SendOutgoingEventRequest\x1a&.posthorn.v1.SendOutgoingEventResponse\x12S\n" +
 	"\fPublishBatch\x12 .posthorn.v1.PublishBatchRequest\x1a!.posthorn.v1.PublishBatchResponse\x12H\n" +
-	"\aPublish\x12\x1b.posthorn.v1.PublishRequest\x1a\x1c.posthorn.v1.PublishResponse(\x010\x01B\xac\x01\n" +
+	"\aPublish\x12\x1b.posthorn.v1.PublishRequest\x1a\x1c.posthorn.v1.PublishResponse(\x010\x01\x12;\n" +
+	"\x04Ping\x12\x18.posthorn.v1.PingRequest\x1a\x19.posthorn.v1.PingResponseB\xac\x01\n" +
 	"\x0fcom.posthorn.v1B\vBrokerProtoP\x01Z?github.com/posthornhq/posthorn/proto/gen/posthorn/v1;posthornv1\xa2\x02\x03PXX\xaa\x02\vPosthorn.V1\xca\x02\vPosthorn\\V1\xe2\x02\x17Posthorn\\V1\\GPBMetadata\xea\x02\fPosthorn::V1b\x06proto3"
 
 var (
@@ -676,47 +825,53 @@ func file_posthorn_v1_broker_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_broker_proto_rawDescData
 }
 
-var file_posthorn_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_posthorn_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_posthorn_v1_broker_proto_goTypes = []any{
-	(*Receipt)(nil),                     // 0: posthorn.v1.Receipt
-	(*HandleIncomingEventRequest)(nil),  // 1: posthorn.v1.HandleIncomingEventRequest
-	(*HandleIncomingEventResponse)(nil), // 2: posthorn.v1.HandleIncomingEventResponse
-	(*SendOutgoingEventRequest)(nil),    // 3: posthorn.v1.SendOutgoingEventRequest
-	(*SendOutgoingEventResponse)(nil),   // 4: posthorn.v1.SendOutgoingEventResponse
-	(*PublishBatchRequest)(nil),         // 5: posthorn.v1.PublishBatchRequest
-	(*PublishBatchResponse)(nil),        // 6: posthorn.v1.PublishBatchResponse
-	(*PublishRequest)(nil),              // 7: posthorn.v1.PublishRequest
-	(*PublishResponse)(nil),             // 8: posthorn.v1.PublishResponse
-	(*Refusal)(nil),                     // 9: posthorn.v1.Refusal
-	(*Violation)(nil),                   // 10: posthorn.v1.Violation
-	(*Event)(nil),                       // 11: posthorn.v1.Event
+	(*PingRequest)(nil),                 // 0: posthorn.v1.PingRequest
+	(*PingResponse)(nil),                // 1: posthorn.v1.PingResponse
+	(*Receipt)(nil),                     // 2: posthorn.v1.Receipt
+	(*HandleIncomingEventRequest)(nil),  // 3: posthorn.v1.HandleIncomingEventRequest
+	(*HandleIncomingEventResponse)(nil), // 4: posthorn.v1.HandleIncomingEventResponse
+	(*SendOutgoingEventRequest)(nil),    // 5: posthorn.v1.SendOutgoingEventRequest
+	(*SendOutgoingEventResponse)(nil),   // 6: posthorn.v1.SendOutgoingEventResponse
+	(*PublishBatchRequest)(nil),         // 7: posthorn.v1.PublishBatchRequest
+	(*PublishBatchResponse)(nil),        // 8: posthorn.v1.PublishBatchResponse
+	(*PublishRequest)(nil),              // 9: posthorn.v1.PublishRequest
+	(*PublishResponse)(nil),             // 10: posthorn.v1.PublishResponse
+	(*Refusal)(nil),                     // 11: posthorn.v1.Refusal
+	(*Violation)(nil),                   // 12: posthorn.v1.Violation
+	(*PingResponse_Component)(nil),      // 13: posthorn.v1.PingResponse.Component
+	(*Event)(nil),                       // 14: posthorn.v1.Event
 }
 var file_posthorn_v1_broker_proto_depIdxs = []int32{
-	11, // 0: posthorn.v1.HandleIncomingEventRequest.event:type_name -> posthorn.v1.Event
-	0,  // 1: posthorn.v1.HandleIncomingEventResponse.receipt:type_name -> posthorn.v1.Receipt
-	11, // 2: posthorn.v1.SendOutgoingEventRequest.event:type_name -> posthorn.v1.Event
-	0,  // 3: posthorn.v1.SendOutgoingEventResponse.receipt:type_name -> posthorn.v1.Receipt
-	7,  // 4: posthorn.v1.PublishBatchRequest.events:type_name -> posthorn.v1.PublishRequest
-	8,  // 5: posthorn.v1.PublishBatchResponse.results:type_name -> posthorn.v1.PublishResponse
-	11, // 6: posthorn.v1.PublishRequest.event:type_name -> posthorn.v1.Event
-	0,  // 7: posthorn.v1.PublishResponse.receipt:type_name -> posthorn.v1.Receipt
-	9,  // 8: posthorn.v1.PublishResponse.refusal:type_name -> posthorn.v1.Refusal
-	10, // 9: posthorn.v1.Refusal.violations:type_name -> posthorn.v1.Violation
-	1,  // 10: posthorn.v1.EventBroker.HandleIncomingEvent:input_type -> posthorn.v1.HandleIncomingEventRequest
-	1,  // 11: posthorn.v1.EventBroker.HandleIncomingMessage:input_type -> posthorn.v1.HandleIncomingEventRequest
-	3,  // 12: posthorn.v1.EventBroker.SendOutgoingEvent:input_type -> posthorn.v1.SendOutgoingEventRequest
-	5,  // 13: posthorn.v1.EventBroker.PublishBatch:input_type -> posthorn.v1.PublishBatchRequest
-	7,  // 14: posthorn.v1.EventBroker.Publish:input_type -> posthorn.v1.PublishRequest
-	2,  // 15: posthorn.v1.EventBroker.HandleIncomingEvent:output_type -> posthorn.v1.HandleIncomingEventResponse
-	2,  // 16: posthorn.v1.EventBroker.HandleIncomingMessage:output_type -> posthorn.v1.HandleIncomingEventResponse
-	4,  // 17: posthorn.v1.EventBroker.SendOutgoingEvent:output_type -> posthorn.v1.SendOutgoingEventResponse
-	6,  // 18: posthorn.v1.EventBroker.PublishBatch:output_type -> posthorn.v1.PublishBatchResponse
-	8,  // 19: posthorn.v1.EventBroker.Publish:output_type -> posthorn.v1.PublishResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	13, // 0: posthorn.v1.PingResponse.unavailable:type_name -> posthorn.v1.PingResponse.Component
+	14, // 1: posthorn.v1.HandleIncomingEventRequest.event:type_name -> posthorn.v1.Event
+	2,  // 2: posthorn.v1.HandleIncomingEventResponse.receipt:type_name -> posthorn.v1.Receipt
+	14, // 3: posthorn.v1.SendOutgoingEventRequest.event:type_name -> posthorn.v1.Event
+	2,  // 4: posthorn.v1.SendOutgoingEventResponse.receipt:type_name -> posthorn.v1.Receipt
+	9,  // 5: posthorn.v1.PublishBatchRequest.events:type_name -> posthorn.v1.PublishRequest
+	10, // 6: posthorn.v1.PublishBatchResponse.results:type_name -> posthorn.v1.PublishResponse
+	14, // 7: posthorn.v1.PublishRequest.event:type_name -> posthorn.v1.Event
+	2,  // 8: posthorn.v1.PublishResponse.receipt:type_name -> posthorn.v1.Receipt
+	11, // 9: posthorn.v1.PublishResponse.refusal:type_name -> posthorn.v1.Refusal
+	12, // 10: posthorn.v1.Refusal.violations:type_name -> posthorn.v1.Violation
+	3,  // 11: posthorn.v1.EventBroker.HandleIncomingEvent:input_type -> posthorn.v1.HandleIncomingEventRequest
+	3,  // 12: posthorn.v1.EventBroker.HandleIncomingMessage:input_type -> posthorn.v1.HandleIncomingEventRequest
+	5,  // 13: posthorn.v1.EventBroker.SendOutgoingEvent:input_type -> posthorn.v1.SendOutgoingEventRequest
+	7,  // 14: posthorn.v1.EventBroker.PublishBatch:input_type -> posthorn.v1.PublishBatchRequest
+	9,  // 15: posthorn.v1.EventBroker.Publish:input_type -> posthorn.v1.PublishRequest
+	0,  // 16: posthorn.v1.EventBroker.Ping:input_type -> posthorn.v1.PingRequest
+	4,  // 17: posthorn.v1.EventBroker.HandleIncomingEvent:output_type -> posthorn.v1.HandleIncomingEventResponse
+	4,  // 18: posthorn.v1.EventBroker.HandleIncomingMessage:output_type -> posthorn.v1.HandleIncomingEventResponse
+	6,  // 19: posthorn.v1.EventBroker.SendOutgoingEvent:output_type -> posthorn.v1.SendOutgoingEventResponse
+	8,  // 20: posthorn.v1.EventBroker.PublishBatch:output_type -> posthorn.v1.PublishBatchResponse
+	10, // 21: posthorn.v1.EventBroker.Publish:output_type -> posthorn.v1.PublishResponse
+	1,  // 22: posthorn.v1.EventBroker.Ping:output_type -> posthorn.v1.PingResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_broker_proto_init() }
@@ -725,7 +880,7 @@ func file_posthorn_v1_broker_proto_init() {
 		return
 	}
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_broker_proto_msgTypes[8].OneofWrappers = []any{
+	file_posthorn_v1_broker_proto_msgTypes[10].OneofWrappers = []any{
 		(*PublishResponse_Receipt)(nil),
 		(*PublishResponse_Refusal)(nil),
 	}
@@ -735,7 +890,7 @@ func file_posthorn_v1_broker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_broker_proto_rawDesc), len(file_posthorn_v1_broker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

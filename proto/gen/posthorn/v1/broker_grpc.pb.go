@@ -24,6 +24,7 @@ const (
 	EventBroker_SendOutgoingEvent_FullMethodName     = "/posthorn.v1.EventBroker/SendOutgoingEvent"
 	EventBroker_PublishBatch_FullMethodName          = "/posthorn.v1.EventBroker/PublishBatch"
 	EventBroker_Publish_FullMethodName               = "/posthorn.v1.EventBroker/Publish"
+	EventBroker_Ping_FullMethodName                  = "/posthorn.v1.EventBroker/Ping"
 )
 
 // EventBrokerClient is the client API for EventBroker service.
@@ -46,6 +47,8 @@ type EventBrokerClient interface {
 	// Publish is for high rates: every message is answered, in order. The
 	// platform reads no further while its window of unanswered messages is full.
 	Publish(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PublishRequest, PublishResponse], error)
+	// Ping answers which components are unavailable.
+	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
 }
 
 type eventBrokerClient struct {
@@ -109,6 +112,16 @@ func (c *eventBrokerClient) Publish(ctx context.Context, opts ...grpc.CallOption
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type EventBroker_PublishClient = grpc.BidiStreamingClient[PublishRequest, PublishResponse]
 
+func (c *eventBrokerClient) Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PingResponse)
+	err := c.cc.Invoke(ctx, EventBroker_Ping_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EventBrokerServer is the server API for EventBroker service.
 // All implementations must embed UnimplementedEventBrokerServer
 // for forward compatibility.
@@ -129,6 +142,8 @@ type EventBrokerServer interface {
 	// Publish is for high rates: every message is answered, in order. The
 	// platform reads no further while its window of unanswered messages is full.
 	Publish(grpc.BidiStreamingServer[PublishRequest, PublishResponse]) error
+	// Ping answers which components are unavailable.
+	Ping(context.Context, *PingRequest) (*PingResponse, error)
 	mustEmbedUnimplementedEventBrokerServer()
 }
 
@@ -153,6 +168,9 @@ func (UnimplementedEventBrokerServer) PublishBatch(context.Context, *PublishBatc
 }
 func (UnimplementedEventBrokerServer) Publish(grpc.BidiStreamingServer[PublishRequest, PublishResponse]) error {
 	return status.Error(codes.Unimplemented, "method Publish not implemented")
+}
+func (UnimplementedEventBrokerServer) Ping(context.Context, *PingRequest) (*PingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ping not implemented")
 }
 func (UnimplementedEventBrokerServer) mustEmbedUnimplementedEventBrokerServer() {}
 func (UnimplementedEventBrokerServer) testEmbeddedByValue()                     {}
@@ -254,6 +272,24 @@ func _EventBroker_Publish_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type EventBroker_PublishServer = grpc.BidiStreamingServer[PublishRequest, PublishResponse]
 
+func _EventBroker_Ping_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventBrokerServer).Ping(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventBroker_Ping_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventBrokerServer).Ping(ctx, req.(*PingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EventBroker_ServiceDesc is the grpc.ServiceDesc for EventBroker service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -276,6 +312,10 @@ var EventBroker_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PublishBatch",
 			Handler:    _EventBroker_PublishBatch_Handler,
+		},
+		{
+			MethodName: "Ping",
+			Handler:    _EventBroker_Ping_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -32,25 +32,52 @@ const (
 	Source_GITHUB           Source_Kind = 3
 	Source_AUTH0            Source_Kind = 4
 	Source_HMAC             Source_Kind = 5
+	Source_STRIPE           Source_Kind = 6
+	Source_SLACK            Source_Kind = 7
+	Source_SHOPIFY          Source_Kind = 8
+	// Also of Svix, whose headers begin with svix-.
+	Source_STANDARD_WEBHOOKS Source_Kind = 9
+	Source_TWILIO            Source_Kind = 10
+	Source_GITLAB            Source_Kind = 11
+	// A secret that stands in a header.
+	Source_HEADER Source_Kind = 12
+	// A secret that stands in the JSON body.
+	Source_JSON_FIELD Source_Kind = 13
 )
 
 // Enum value maps for Source_Kind.
 var (
 	Source_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "GENERIC",
-		2: "CLOUDEVENTS",
-		3: "GITHUB",
-		4: "AUTH0",
-		5: "HMAC",
+		0:  "KIND_UNSPECIFIED",
+		1:  "GENERIC",
+		2:  "CLOUDEVENTS",
+		3:  "GITHUB",
+		4:  "AUTH0",
+		5:  "HMAC",
+		6:  "STRIPE",
+		7:  "SLACK",
+		8:  "SHOPIFY",
+		9:  "STANDARD_WEBHOOKS",
+		10: "TWILIO",
+		11: "GITLAB",
+		12: "HEADER",
+		13: "JSON_FIELD",
 	}
 	Source_Kind_value = map[string]int32{
-		"KIND_UNSPECIFIED": 0,
-		"GENERIC":          1,
-		"CLOUDEVENTS":      2,
-		"GITHUB":           3,
-		"AUTH0":            4,
-		"HMAC":             5,
+		"KIND_UNSPECIFIED":  0,
+		"GENERIC":           1,
+		"CLOUDEVENTS":       2,
+		"GITHUB":            3,
+		"AUTH0":             4,
+		"HMAC":              5,
+		"STRIPE":            6,
+		"SLACK":             7,
+		"SHOPIFY":           8,
+		"STANDARD_WEBHOOKS": 9,
+		"TWILIO":            10,
+		"GITLAB":            11,
+		"HEADER":            12,
+		"JSON_FIELD":        13,
 	}
 )
 
@@ -136,6 +163,57 @@ func (Source_SchemaMode) EnumDescriptor() ([]byte, []int) {
 	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{1, 1}
 }
 
+type Authorization_OAuth_Mode int32
+
+const (
+	Authorization_OAuth_MODE_UNSPECIFIED Authorization_OAuth_Mode = 0
+	// The credential is posted as JSON; a 2xx allows. The default.
+	Authorization_OAuth_CALLOUT Authorization_OAuth_Mode = 1
+	// Token introspection (RFC 7662).
+	Authorization_OAuth_INTROSPECTION Authorization_OAuth_Mode = 2
+)
+
+// Enum value maps for Authorization_OAuth_Mode.
+var (
+	Authorization_OAuth_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "CALLOUT",
+		2: "INTROSPECTION",
+	}
+	Authorization_OAuth_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"CALLOUT":          1,
+		"INTROSPECTION":    2,
+	}
+)
+
+func (x Authorization_OAuth_Mode) Enum() *Authorization_OAuth_Mode {
+	p := new(Authorization_OAuth_Mode)
+	*p = x
+	return p
+}
+
+func (x Authorization_OAuth_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Authorization_OAuth_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_posthorn_v1_config_proto_enumTypes[2].Descriptor()
+}
+
+func (Authorization_OAuth_Mode) Type() protoreflect.EnumType {
+	return &file_posthorn_v1_config_proto_enumTypes[2]
+}
+
+func (x Authorization_OAuth_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Authorization_OAuth_Mode.Descriptor instead.
+func (Authorization_OAuth_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0, 0}
+}
+
 type HmacSettings_Algorithm int32
 
 const (
@@ -169,11 +247,11 @@ func (x HmacSettings_Algorithm) String() string {
 }
 
 func (HmacSettings_Algorithm) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[2].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[3].Descriptor()
 }
 
 func (HmacSettings_Algorithm) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[2]
+	return &file_posthorn_v1_config_proto_enumTypes[3]
 }
 
 func (x HmacSettings_Algorithm) Number() protoreflect.EnumNumber {
@@ -182,7 +260,7 @@ func (x HmacSettings_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Algorithm.Descriptor instead.
 func (HmacSettings_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
 }
 
 type HmacSettings_Encoding int32
@@ -218,11 +296,11 @@ func (x HmacSettings_Encoding) String() string {
 }
 
 func (HmacSettings_Encoding) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[3].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[4].Descriptor()
 }
 
 func (HmacSettings_Encoding) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[3]
+	return &file_posthorn_v1_config_proto_enumTypes[4]
 }
 
 func (x HmacSettings_Encoding) Number() protoreflect.EnumNumber {
@@ -231,7 +309,7 @@ func (x HmacSettings_Encoding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Encoding.Descriptor instead.
 func (HmacSettings_Encoding) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
 }
 
 type Subscription_Priority int32
@@ -270,11 +348,11 @@ func (x Subscription_Priority) String() string {
 }
 
 func (Subscription_Priority) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[4].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[5].Descriptor()
 }
 
 func (Subscription_Priority) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[4]
+	return &file_posthorn_v1_config_proto_enumTypes[5]
 }
 
 func (x Subscription_Priority) Number() protoreflect.EnumNumber {
@@ -283,7 +361,7 @@ func (x Subscription_Priority) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_Priority.Descriptor instead.
 func (Subscription_Priority) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type Webhook_Format int32
@@ -325,11 +403,11 @@ func (x Webhook_Format) String() string {
 }
 
 func (Webhook_Format) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[5].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[6].Descriptor()
 }
 
 func (Webhook_Format) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[5]
+	return &file_posthorn_v1_config_proto_enumTypes[6]
 }
 
 func (x Webhook_Format) Number() protoreflect.EnumNumber {
@@ -338,7 +416,7 @@ func (x Webhook_Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Webhook_Format.Descriptor instead.
 func (Webhook_Format) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Interceptor_Location int32
@@ -386,11 +464,11 @@ func (x Interceptor_Location) String() string {
 }
 
 func (Interceptor_Location) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[6].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[7].Descriptor()
 }
 
 func (Interceptor_Location) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[6]
+	return &file_posthorn_v1_config_proto_enumTypes[7]
 }
 
 func (x Interceptor_Location) Number() protoreflect.EnumNumber {
@@ -399,7 +477,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -435,11 +513,11 @@ func (x Interceptor_IpFilter_Mode) String() string {
 }
 
 func (Interceptor_IpFilter_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[7].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[8].Descriptor()
 }
 
 func (Interceptor_IpFilter_Mode) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[7]
+	return &file_posthorn_v1_config_proto_enumTypes[8]
 }
 
 func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
@@ -448,7 +526,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -490,11 +568,11 @@ func (x Backoff_Strategy) String() string {
 }
 
 func (Backoff_Strategy) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[8].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[9].Descriptor()
 }
 
 func (Backoff_Strategy) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[8]
+	return &file_posthorn_v1_config_proto_enumTypes[9]
 }
 
 func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
@@ -503,7 +581,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -601,8 +679,21 @@ type Source struct {
 	Auth0    *Auth0Settings `protobuf:"bytes,11,opt,name=auth0,proto3" json:"auth0,omitempty"`
 	Disabled bool           `protobuf:"varint,12,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// How many secrets are stored. Output only.
-	SecretCount   int32 `protobuf:"varint,13,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
-	Meta          *Meta `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	SecretCount int32 `protobuf:"varint,13,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
+	// Settings of kind HEADER.
+	Header *HeaderSettings `protobuf:"bytes,14,opt,name=header,proto3" json:"header,omitempty"`
+	// Settings of kind JSON_FIELD.
+	JsonField *JsonFieldSettings `protobuf:"bytes,15,opt,name=json_field,json=jsonField,proto3" json:"json_field,omitempty"`
+	// Settings of kind TWILIO.
+	Twilio *TwilioSettings `protobuf:"bytes,16,opt,name=twilio,proto3" json:"twilio,omitempty"`
+	// Topics that may stand in the path after the source's name; any when empty.
+	Topics []string `protobuf:"bytes,17,rep,name=topics,proto3" json:"topics,omitempty"`
+	// Requests that one client address may make a second, on average; bursts of
+	// twice as many pass. 0 is no limit.
+	RatePerClient float64 `protobuf:"fixed64,18,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
+	// The same for all clients of the source together.
+	RatePerSecond float64 `protobuf:"fixed64,19,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
+	Meta          *Meta   `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -728,7 +819,352 @@ func (x *Source) GetSecretCount() int32 {
 	return 0
 }
 
+func (x *Source) GetHeader() *HeaderSettings {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *Source) GetJsonField() *JsonFieldSettings {
+	if x != nil {
+		return x.JsonField
+	}
+	return nil
+}
+
+func (x *Source) GetTwilio() *TwilioSettings {
+	if x != nil {
+		return x.Twilio
+	}
+	return nil
+}
+
+func (x *Source) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
+func (x *Source) GetRatePerClient() float64 {
+	if x != nil {
+		return x.RatePerClient
+	}
+	return 0
+}
+
+func (x *Source) GetRatePerSecond() float64 {
+	if x != nil {
+		return x.RatePerSecond
+	}
+	return 0
+}
+
 func (x *Source) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+// HeaderSettings describes a secret that a publisher sends in a header.
+type HeaderSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What stands before the secret, for instance "Bearer ".
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Where the delivery's ID is: a header, or else a JSON pointer into the body.
+	IdHeader  string `protobuf:"bytes,3,opt,name=id_header,json=idHeader,proto3" json:"id_header,omitempty"`
+	IdPointer string `protobuf:"bytes,4,opt,name=id_pointer,json=idPointer,proto3" json:"id_pointer,omitempty"`
+	// Where the event's type is: a header, or else a JSON pointer into the body.
+	TypeHeader    string `protobuf:"bytes,5,opt,name=type_header,json=typeHeader,proto3" json:"type_header,omitempty"`
+	TypePointer   string `protobuf:"bytes,6,opt,name=type_pointer,json=typePointer,proto3" json:"type_pointer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeaderSettings) Reset() {
+	*x = HeaderSettings{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeaderSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeaderSettings) ProtoMessage() {}
+
+func (x *HeaderSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeaderSettings.ProtoReflect.Descriptor instead.
+func (*HeaderSettings) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HeaderSettings) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeaderSettings) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *HeaderSettings) GetIdHeader() string {
+	if x != nil {
+		return x.IdHeader
+	}
+	return ""
+}
+
+func (x *HeaderSettings) GetIdPointer() string {
+	if x != nil {
+		return x.IdPointer
+	}
+	return ""
+}
+
+func (x *HeaderSettings) GetTypeHeader() string {
+	if x != nil {
+		return x.TypeHeader
+	}
+	return ""
+}
+
+func (x *HeaderSettings) GetTypePointer() string {
+	if x != nil {
+		return x.TypePointer
+	}
+	return ""
+}
+
+// JsonFieldSettings describes a secret that a publisher sends in its body. It
+// stays in the event's data.
+type JsonFieldSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A JSON pointer. Required.
+	Pointer       string `protobuf:"bytes,1,opt,name=pointer,proto3" json:"pointer,omitempty"`
+	IdHeader      string `protobuf:"bytes,2,opt,name=id_header,json=idHeader,proto3" json:"id_header,omitempty"`
+	IdPointer     string `protobuf:"bytes,3,opt,name=id_pointer,json=idPointer,proto3" json:"id_pointer,omitempty"`
+	TypeHeader    string `protobuf:"bytes,4,opt,name=type_header,json=typeHeader,proto3" json:"type_header,omitempty"`
+	TypePointer   string `protobuf:"bytes,5,opt,name=type_pointer,json=typePointer,proto3" json:"type_pointer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JsonFieldSettings) Reset() {
+	*x = JsonFieldSettings{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JsonFieldSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JsonFieldSettings) ProtoMessage() {}
+
+func (x *JsonFieldSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JsonFieldSettings.ProtoReflect.Descriptor instead.
+func (*JsonFieldSettings) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *JsonFieldSettings) GetPointer() string {
+	if x != nil {
+		return x.Pointer
+	}
+	return ""
+}
+
+func (x *JsonFieldSettings) GetIdHeader() string {
+	if x != nil {
+		return x.IdHeader
+	}
+	return ""
+}
+
+func (x *JsonFieldSettings) GetIdPointer() string {
+	if x != nil {
+		return x.IdPointer
+	}
+	return ""
+}
+
+func (x *JsonFieldSettings) GetTypeHeader() string {
+	if x != nil {
+		return x.TypeHeader
+	}
+	return ""
+}
+
+func (x *JsonFieldSettings) GetTypePointer() string {
+	if x != nil {
+		return x.TypePointer
+	}
+	return ""
+}
+
+// TwilioSettings says what Twilio signed.
+type TwilioSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The URL as Twilio knows it, without the query, if a proxy changes it on the way.
+	// Default: "https://", the request's Host and its path.
+	Url           string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TwilioSettings) Reset() {
+	*x = TwilioSettings{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TwilioSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TwilioSettings) ProtoMessage() {}
+
+func (x *TwilioSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TwilioSettings.ProtoReflect.Descriptor instead.
+func (*TwilioSettings) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TwilioSettings) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+// An Authorization is what the interceptors of a context ask. It is named after
+// the context.
+type Authorization struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A context.
+	Name        string               `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string               `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Oauth       *Authorization_OAuth `protobuf:"bytes,3,opt,name=oauth,proto3" json:"oauth,omitempty"`
+	Jwt         *Authorization_Jwt   `protobuf:"bytes,4,opt,name=jwt,proto3" json:"jwt,omitempty"`
+	// Whether oauth.client_secret is stored. Output only.
+	SecretCount   int32 `protobuf:"varint,5,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
+	Meta          *Meta `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authorization) Reset() {
+	*x = Authorization{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authorization) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authorization) ProtoMessage() {}
+
+func (x *Authorization) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
+func (*Authorization) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Authorization) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Authorization) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Authorization) GetOauth() *Authorization_OAuth {
+	if x != nil {
+		return x.Oauth
+	}
+	return nil
+}
+
+func (x *Authorization) GetJwt() *Authorization_Jwt {
+	if x != nil {
+		return x.Jwt
+	}
+	return nil
+}
+
+func (x *Authorization) GetSecretCount() int32 {
+	if x != nil {
+		return x.SecretCount
+	}
+	return 0
+}
+
+func (x *Authorization) GetMeta() *Meta {
 	if x != nil {
 		return x.Meta
 	}
@@ -763,7 +1199,7 @@ type HmacSettings struct {
 
 func (x *HmacSettings) Reset() {
 	*x = HmacSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -775,7 +1211,7 @@ func (x *HmacSettings) String() string {
 func (*HmacSettings) ProtoMessage() {}
 
 func (x *HmacSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -788,7 +1224,7 @@ func (x *HmacSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HmacSettings.ProtoReflect.Descriptor instead.
 func (*HmacSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HmacSettings) GetHeader() string {
@@ -875,7 +1311,7 @@ type Auth0Settings struct {
 
 func (x *Auth0Settings) Reset() {
 	*x = Auth0Settings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1323,7 @@ func (x *Auth0Settings) String() string {
 func (*Auth0Settings) ProtoMessage() {}
 
 func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1336,7 @@ func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth0Settings.ProtoReflect.Descriptor instead.
 func (*Auth0Settings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Auth0Settings) GetCodes() []string {
@@ -958,7 +1394,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1406,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1419,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Subscription) GetName() string {
@@ -1125,7 +1561,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1573,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1586,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Destination) GetKind() isDestination_Kind {
@@ -1196,7 +1632,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1644,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1657,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -1267,15 +1703,17 @@ type Policy struct {
 	Security    *Security              `protobuf:"bytes,3,opt,name=security,proto3" json:"security,omitempty"`
 	Delivery    *Delivery              `protobuf:"bytes,4,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	// Advice on the settings (for instance on retry codes). Output only.
-	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	Meta          *Meta    `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	Warnings []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// How many secret values are stored. Output only.
+	SecretCount   int32 `protobuf:"varint,6,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
+	Meta          *Meta `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1725,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1738,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Policy) GetName() string {
@@ -1338,6 +1776,13 @@ func (x *Policy) GetWarnings() []string {
 	return nil
 }
 
+func (x *Policy) GetSecretCount() int32 {
+	if x != nil {
+		return x.SecretCount
+	}
+	return 0
+}
+
 func (x *Policy) GetMeta() *Meta {
 	if x != nil {
 		return x.Meta
@@ -1355,7 +1800,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1812,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1825,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -1401,17 +1846,21 @@ type Interceptor struct {
 	//	*Interceptor_Oauth
 	//	*Interceptor_Jwt_
 	//	*Interceptor_IpFilter_
-	//	*Interceptor_Hmac
+	//	*Interceptor_Hmac_
 	//	*Interceptor_HeaderValue_
 	//	*Interceptor_JsonField_
-	Kind          isInterceptor_Kind `protobuf_oneof:"kind"`
+	Kind isInterceptor_Kind `protobuf_oneof:"kind"`
+	// Tells it from the others of its flow wherever it is moved to; made by the
+	// platform when empty. An edit that names it and leaves a write-only value out
+	// keeps the value.
+	Id            string `protobuf:"bytes,10,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1872,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1885,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -1498,9 +1947,9 @@ func (x *Interceptor) GetIpFilter() *Interceptor_IpFilter {
 	return nil
 }
 
-func (x *Interceptor) GetHmac() *HmacSettings {
+func (x *Interceptor) GetHmac() *Interceptor_Hmac {
 	if x != nil {
-		if x, ok := x.Kind.(*Interceptor_Hmac); ok {
+		if x, ok := x.Kind.(*Interceptor_Hmac_); ok {
 			return x.Hmac
 		}
 	}
@@ -1523,6 +1972,13 @@ func (x *Interceptor) GetJsonField() *Interceptor_JsonField {
 		}
 	}
 	return nil
+}
+
+func (x *Interceptor) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 type isInterceptor_Kind interface {
@@ -1549,8 +2005,8 @@ type Interceptor_IpFilter_ struct {
 	IpFilter *Interceptor_IpFilter `protobuf:"bytes,6,opt,name=ip_filter,json=ipFilter,proto3,oneof"`
 }
 
-type Interceptor_Hmac struct {
-	Hmac *HmacSettings `protobuf:"bytes,7,opt,name=hmac,proto3,oneof"`
+type Interceptor_Hmac_ struct {
+	Hmac *Interceptor_Hmac `protobuf:"bytes,7,opt,name=hmac,proto3,oneof"`
 }
 
 type Interceptor_HeaderValue_ struct {
@@ -1571,7 +2027,7 @@ func (*Interceptor_Jwt_) isInterceptor_Kind() {}
 
 func (*Interceptor_IpFilter_) isInterceptor_Kind() {}
 
-func (*Interceptor_Hmac) isInterceptor_Kind() {}
+func (*Interceptor_Hmac_) isInterceptor_Kind() {}
 
 func (*Interceptor_HeaderValue_) isInterceptor_Kind() {}
 
@@ -1593,7 +2049,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +2061,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +2074,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -1668,7 +2124,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +2136,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +2149,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -1731,6 +2187,167 @@ func (x *Backoff) GetMaxElapsed() *durationpb.Duration {
 	return nil
 }
 
+type Authorization_OAuth struct {
+	state protoimpl.MessageState   `protogen:"open.v1"`
+	Url   string                   `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	Mode  Authorization_OAuth_Mode `protobuf:"varint,2,opt,name=mode,proto3,enum=posthorn.v1.Authorization_OAuth_Mode" json:"mode,omitempty"`
+	// Of the platform at the introspection endpoint, which asks it for HTTP Basic.
+	ClientId string `protobuf:"bytes,3,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// Write-only.
+	ClientSecret string `protobuf:"bytes,4,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// Of one question. Default 3s, at most 10s.
+	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// How long a yes may be remembered, and never longer than a token lives.
+	// Default 60s, at most 1h.
+	Cache         *durationpb.Duration `protobuf:"bytes,6,opt,name=cache,proto3" json:"cache,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authorization_OAuth) Reset() {
+	*x = Authorization_OAuth{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authorization_OAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authorization_OAuth) ProtoMessage() {}
+
+func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authorization_OAuth.ProtoReflect.Descriptor instead.
+func (*Authorization_OAuth) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *Authorization_OAuth) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Authorization_OAuth) GetMode() Authorization_OAuth_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Authorization_OAuth_MODE_UNSPECIFIED
+}
+
+func (x *Authorization_OAuth) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *Authorization_OAuth) GetClientSecret() string {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return ""
+}
+
+func (x *Authorization_OAuth) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Authorization_OAuth) GetCache() *durationpb.Duration {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+type Authorization_Jwt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the signing keys are, or else the issuer, whose OpenID discovery
+	// document says where.
+	JwksUrl string `protobuf:"bytes,1,opt,name=jwks_url,json=jwksUrl,proto3" json:"jwks_url,omitempty"`
+	Issuer  string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// One of these must be in the token's aud, when set.
+	Audiences []string `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	// Allowed. Default RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA.
+	Algorithms    []string `protobuf:"bytes,4,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authorization_Jwt) Reset() {
+	*x = Authorization_Jwt{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authorization_Jwt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authorization_Jwt) ProtoMessage() {}
+
+func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authorization_Jwt.ProtoReflect.Descriptor instead.
+func (*Authorization_Jwt) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 1}
+}
+
+func (x *Authorization_Jwt) GetJwksUrl() string {
+	if x != nil {
+		return x.JwksUrl
+	}
+	return ""
+}
+
+func (x *Authorization_Jwt) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Authorization_Jwt) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *Authorization_Jwt) GetAlgorithms() []string {
+	if x != nil {
+		return x.Algorithms
+	}
+	return nil
+}
+
 type Interceptor_AccessToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Location      Interceptor_Location   `protobuf:"varint,1,opt,name=location,proto3,enum=posthorn.v1.Interceptor_Location" json:"location,omitempty"`
@@ -1741,7 +2358,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2370,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2383,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -1793,7 +2410,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2422,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2435,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -1843,7 +2460,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +2472,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2485,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -1883,7 +2500,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2512,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2525,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -1949,7 +2566,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2578,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2591,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -1991,17 +2608,112 @@ func (x *Interceptor_IpFilter) GetAddresses() []string {
 	return nil
 }
 
+// Hmac has the settings of a source's HmacSettings that are about the signature.
+type Interceptor_Hmac struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Header          string                 `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Algorithm       HmacSettings_Algorithm `protobuf:"varint,2,opt,name=algorithm,proto3,enum=posthorn.v1.HmacSettings_Algorithm" json:"algorithm,omitempty"`
+	Encoding        HmacSettings_Encoding  `protobuf:"varint,3,opt,name=encoding,proto3,enum=posthorn.v1.HmacSettings_Encoding" json:"encoding,omitempty"`
+	Prefix          string                 `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	TimestampHeader string                 `protobuf:"bytes,5,opt,name=timestamp_header,json=timestampHeader,proto3" json:"timestamp_header,omitempty"`
+	Tolerance       *durationpb.Duration   `protobuf:"bytes,6,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
+	// Write-only. Without one the source's secrets are used.
+	Secret        string `protobuf:"bytes,7,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interceptor_Hmac) Reset() {
+	*x = Interceptor_Hmac{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interceptor_Hmac) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interceptor_Hmac) ProtoMessage() {}
+
+func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
+func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 5}
+}
+
+func (x *Interceptor_Hmac) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+func (x *Interceptor_Hmac) GetAlgorithm() HmacSettings_Algorithm {
+	if x != nil {
+		return x.Algorithm
+	}
+	return HmacSettings_ALGORITHM_UNSPECIFIED
+}
+
+func (x *Interceptor_Hmac) GetEncoding() HmacSettings_Encoding {
+	if x != nil {
+		return x.Encoding
+	}
+	return HmacSettings_ENCODING_UNSPECIFIED
+}
+
+func (x *Interceptor_Hmac) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Interceptor_Hmac) GetTimestampHeader() string {
+	if x != nil {
+		return x.TimestampHeader
+	}
+	return ""
+}
+
+func (x *Interceptor_Hmac) GetTolerance() *durationpb.Duration {
+	if x != nil {
+		return x.Tolerance
+	}
+	return nil
+}
+
+func (x *Interceptor_Hmac) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
 type Interceptor_HeaderValue struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Write-only.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2725,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2738,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -2044,16 +2756,18 @@ func (x *Interceptor_HeaderValue) GetValue() string {
 }
 
 type Interceptor_JsonField struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A JSON pointer, or names and indexes split by dots.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Write-only.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2779,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2792,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -2107,7 +2821,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xa4\x05\n" +
+	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xa5\b\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12,\n" +
@@ -2123,8 +2837,15 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	" \x01(\v2\x19.posthorn.v1.HmacSettingsR\x04hmac\x120\n" +
 	"\x05auth0\x18\v \x01(\v2\x1a.posthorn.v1.Auth0SettingsR\x05auth0\x12\x1a\n" +
 	"\bdisabled\x18\f \x01(\bR\bdisabled\x12!\n" +
-	"\fsecret_count\x18\r \x01(\x05R\vsecretCount\x12%\n" +
-	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"[\n" +
+	"\fsecret_count\x18\r \x01(\x05R\vsecretCount\x123\n" +
+	"\x06header\x18\x0e \x01(\v2\x1b.posthorn.v1.HeaderSettingsR\x06header\x12=\n" +
+	"\n" +
+	"json_field\x18\x0f \x01(\v2\x1e.posthorn.v1.JsonFieldSettingsR\tjsonField\x123\n" +
+	"\x06twilio\x18\x10 \x01(\v2\x1b.posthorn.v1.TwilioSettingsR\x06twilio\x12\x16\n" +
+	"\x06topics\x18\x11 \x03(\tR\x06topics\x12&\n" +
+	"\x0frate_per_client\x18\x12 \x01(\x01R\rratePerClient\x12&\n" +
+	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"\xca\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aGENERIC\x10\x01\x12\x0f\n" +
@@ -2132,14 +2853,72 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06GITHUB\x10\x03\x12\t\n" +
 	"\x05AUTH0\x10\x04\x12\b\n" +
-	"\x04HMAC\x10\x05\"H\n" +
+	"\x04HMAC\x10\x05\x12\n" +
+	"\n" +
+	"\x06STRIPE\x10\x06\x12\t\n" +
+	"\x05SLACK\x10\a\x12\v\n" +
+	"\aSHOPIFY\x10\b\x12\x15\n" +
+	"\x11STANDARD_WEBHOOKS\x10\t\x12\n" +
+	"\n" +
+	"\x06TWILIO\x10\n" +
+	"\x12\n" +
+	"\n" +
+	"\x06GITLAB\x10\v\x12\n" +
+	"\n" +
+	"\x06HEADER\x10\f\x12\x0e\n" +
+	"\n" +
+	"JSON_FIELD\x10\r\"H\n" +
 	"\n" +
 	"SchemaMode\x12\x1b\n" +
 	"\x17SCHEMA_MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06REJECT\x10\x01\x12\b\n" +
 	"\x04WARN\x10\x02\x12\a\n" +
-	"\x03OFF\x10\x03\"\xa0\x04\n" +
+	"\x03OFF\x10\x03\"\xbc\x01\n" +
+	"\x0eHeaderSettings\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1b\n" +
+	"\tid_header\x18\x03 \x01(\tR\bidHeader\x12\x1d\n" +
+	"\n" +
+	"id_pointer\x18\x04 \x01(\tR\tidPointer\x12\x1f\n" +
+	"\vtype_header\x18\x05 \x01(\tR\n" +
+	"typeHeader\x12!\n" +
+	"\ftype_pointer\x18\x06 \x01(\tR\vtypePointer\"\xad\x01\n" +
+	"\x11JsonFieldSettings\x12\x18\n" +
+	"\apointer\x18\x01 \x01(\tR\apointer\x12\x1b\n" +
+	"\tid_header\x18\x02 \x01(\tR\bidHeader\x12\x1d\n" +
+	"\n" +
+	"id_pointer\x18\x03 \x01(\tR\tidPointer\x12\x1f\n" +
+	"\vtype_header\x18\x04 \x01(\tR\n" +
+	"typeHeader\x12!\n" +
+	"\ftype_pointer\x18\x05 \x01(\tR\vtypePointer\"\"\n" +
+	"\x0eTwilioSettings\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\"\xae\x05\n" +
+	"\rAuthorization\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x126\n" +
+	"\x05oauth\x18\x03 \x01(\v2 .posthorn.v1.Authorization.OAuthR\x05oauth\x120\n" +
+	"\x03jwt\x18\x04 \x01(\v2\x1e.posthorn.v1.Authorization.JwtR\x03jwt\x12!\n" +
+	"\fsecret_count\x18\x05 \x01(\x05R\vsecretCount\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\x1a\xba\x02\n" +
+	"\x05OAuth\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x129\n" +
+	"\x04mode\x18\x02 \x01(\x0e2%.posthorn.v1.Authorization.OAuth.ModeR\x04mode\x12\x1b\n" +
+	"\tclient_id\x18\x03 \x01(\tR\bclientId\x12#\n" +
+	"\rclient_secret\x18\x04 \x01(\tR\fclientSecret\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12/\n" +
+	"\x05cache\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05cache\"<\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aCALLOUT\x10\x01\x12\x11\n" +
+	"\rINTROSPECTION\x10\x02\x1av\n" +
+	"\x03Jwt\x12\x19\n" +
+	"\bjwks_url\x18\x01 \x01(\tR\ajwksUrl\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
+	"\taudiences\x18\x03 \x03(\tR\taudiences\x12\x1e\n" +
+	"\n" +
+	"algorithms\x18\x04 \x03(\tR\n" +
+	"algorithms\"\xa0\x04\n" +
 	"\fHmacSettings\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12A\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2#.posthorn.v1.HmacSettings.AlgorithmR\talgorithm\x12>\n" +
@@ -2212,28 +2991,30 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CLOUDEVENTS_BINARY\x10\x01\x12\x1a\n" +
 	"\x16CLOUDEVENTS_STRUCTURED\x10\x02\x12\a\n" +
-	"\x03RAW\x10\x03\"\xe7\x01\n" +
+	"\x03RAW\x10\x03\"\x8a\x02\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x121\n" +
 	"\bsecurity\x18\x03 \x01(\v2\x15.posthorn.v1.SecurityR\bsecurity\x121\n" +
 	"\bdelivery\x18\x04 \x01(\v2\x15.posthorn.v1.DeliveryR\bdelivery\x12\x1a\n" +
-	"\bwarnings\x18\x05 \x03(\tR\bwarnings\x12%\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\x12!\n" +
+	"\fsecret_count\x18\x06 \x01(\x05R\vsecretCount\x12%\n" +
 	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"8\n" +
 	"\bSecurity\x12,\n" +
-	"\x04flow\x18\x01 \x03(\v2\x18.posthorn.v1.InterceptorR\x04flow\"\x8b\n" +
-	"\n" +
+	"\x04flow\x18\x01 \x03(\v2\x18.posthorn.v1.InterceptorR\x04flow\"\xd7\f\n" +
 	"\vInterceptor\x12\x1a\n" +
 	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12I\n" +
 	"\faccess_token\x18\x02 \x01(\v2$.posthorn.v1.Interceptor.AccessTokenH\x00R\vaccessToken\x12@\n" +
 	"\tclient_id\x18\x03 \x01(\v2!.posthorn.v1.Interceptor.ClientIdH\x00R\bclientId\x126\n" +
 	"\x05oauth\x18\x04 \x01(\v2\x1e.posthorn.v1.Interceptor.OAuthH\x00R\x05oauth\x120\n" +
 	"\x03jwt\x18\x05 \x01(\v2\x1c.posthorn.v1.Interceptor.JwtH\x00R\x03jwt\x12@\n" +
-	"\tip_filter\x18\x06 \x01(\v2!.posthorn.v1.Interceptor.IpFilterH\x00R\bipFilter\x12/\n" +
-	"\x04hmac\x18\a \x01(\v2\x19.posthorn.v1.HmacSettingsH\x00R\x04hmac\x12I\n" +
+	"\tip_filter\x18\x06 \x01(\v2!.posthorn.v1.Interceptor.IpFilterH\x00R\bipFilter\x123\n" +
+	"\x04hmac\x18\a \x01(\v2\x1d.posthorn.v1.Interceptor.HmacH\x00R\x04hmac\x12I\n" +
 	"\fheader_value\x18\b \x01(\v2$.posthorn.v1.Interceptor.HeaderValueH\x00R\vheaderValue\x12C\n" +
 	"\n" +
-	"json_field\x18\t \x01(\v2\".posthorn.v1.Interceptor.JsonFieldH\x00R\tjsonField\x1a`\n" +
+	"json_field\x18\t \x01(\v2\".posthorn.v1.Interceptor.JsonFieldH\x00R\tjsonField\x12\x0e\n" +
+	"\x02id\x18\n" +
+	" \x01(\tR\x02id\x1a`\n" +
 	"\vAccessToken\x12=\n" +
 	"\blocation\x18\x01 \x01(\x0e2!.posthorn.v1.Interceptor.LocationR\blocation\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x1a]\n" +
@@ -2252,7 +3033,15 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ALLOW\x10\x01\x12\t\n" +
-	"\x05BLOCK\x10\x02\x1a7\n" +
+	"\x05BLOCK\x10\x02\x1a\xb5\x02\n" +
+	"\x04Hmac\x12\x16\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\x12A\n" +
+	"\talgorithm\x18\x02 \x01(\x0e2#.posthorn.v1.HmacSettings.AlgorithmR\talgorithm\x12>\n" +
+	"\bencoding\x18\x03 \x01(\x0e2\".posthorn.v1.HmacSettings.EncodingR\bencoding\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\tR\x06prefix\x12)\n" +
+	"\x10timestamp_header\x18\x05 \x01(\tR\x0ftimestampHeader\x127\n" +
+	"\ttolerance\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\ttolerance\x12\x16\n" +
+	"\x06secret\x18\a \x01(\tR\x06secret\x1a7\n" +
 	"\vHeaderValue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x1a5\n" +
@@ -2305,87 +3094,107 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_config_proto_rawDescData
 }
 
-var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
-	(HmacSettings_Algorithm)(0),     // 2: posthorn.v1.HmacSettings.Algorithm
-	(HmacSettings_Encoding)(0),      // 3: posthorn.v1.HmacSettings.Encoding
-	(Subscription_Priority)(0),      // 4: posthorn.v1.Subscription.Priority
-	(Webhook_Format)(0),             // 5: posthorn.v1.Webhook.Format
-	(Interceptor_Location)(0),       // 6: posthorn.v1.Interceptor.Location
-	(Interceptor_IpFilter_Mode)(0),  // 7: posthorn.v1.Interceptor.IpFilter.Mode
-	(Backoff_Strategy)(0),           // 8: posthorn.v1.Backoff.Strategy
-	(*Meta)(nil),                    // 9: posthorn.v1.Meta
-	(*Source)(nil),                  // 10: posthorn.v1.Source
-	(*HmacSettings)(nil),            // 11: posthorn.v1.HmacSettings
-	(*Auth0Settings)(nil),           // 12: posthorn.v1.Auth0Settings
-	(*Subscription)(nil),            // 13: posthorn.v1.Subscription
-	(*Destination)(nil),             // 14: posthorn.v1.Destination
-	(*Webhook)(nil),                 // 15: posthorn.v1.Webhook
-	(*Policy)(nil),                  // 16: posthorn.v1.Policy
-	(*Security)(nil),                // 17: posthorn.v1.Security
-	(*Interceptor)(nil),             // 18: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 19: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 20: posthorn.v1.Backoff
-	nil,                             // 21: posthorn.v1.Webhook.HeadersEntry
-	(*Interceptor_AccessToken)(nil), // 22: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 23: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 24: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 25: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 26: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_HeaderValue)(nil), // 27: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 28: posthorn.v1.Interceptor.JsonField
-	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 30: google.protobuf.Duration
-	(Event_Direction)(0),            // 31: posthorn.v1.Event.Direction
+	(Authorization_OAuth_Mode)(0),   // 2: posthorn.v1.Authorization.OAuth.Mode
+	(HmacSettings_Algorithm)(0),     // 3: posthorn.v1.HmacSettings.Algorithm
+	(HmacSettings_Encoding)(0),      // 4: posthorn.v1.HmacSettings.Encoding
+	(Subscription_Priority)(0),      // 5: posthorn.v1.Subscription.Priority
+	(Webhook_Format)(0),             // 6: posthorn.v1.Webhook.Format
+	(Interceptor_Location)(0),       // 7: posthorn.v1.Interceptor.Location
+	(Interceptor_IpFilter_Mode)(0),  // 8: posthorn.v1.Interceptor.IpFilter.Mode
+	(Backoff_Strategy)(0),           // 9: posthorn.v1.Backoff.Strategy
+	(*Meta)(nil),                    // 10: posthorn.v1.Meta
+	(*Source)(nil),                  // 11: posthorn.v1.Source
+	(*HeaderSettings)(nil),          // 12: posthorn.v1.HeaderSettings
+	(*JsonFieldSettings)(nil),       // 13: posthorn.v1.JsonFieldSettings
+	(*TwilioSettings)(nil),          // 14: posthorn.v1.TwilioSettings
+	(*Authorization)(nil),           // 15: posthorn.v1.Authorization
+	(*HmacSettings)(nil),            // 16: posthorn.v1.HmacSettings
+	(*Auth0Settings)(nil),           // 17: posthorn.v1.Auth0Settings
+	(*Subscription)(nil),            // 18: posthorn.v1.Subscription
+	(*Destination)(nil),             // 19: posthorn.v1.Destination
+	(*Webhook)(nil),                 // 20: posthorn.v1.Webhook
+	(*Policy)(nil),                  // 21: posthorn.v1.Policy
+	(*Security)(nil),                // 22: posthorn.v1.Security
+	(*Interceptor)(nil),             // 23: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 24: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 25: posthorn.v1.Backoff
+	(*Authorization_OAuth)(nil),     // 26: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 27: posthorn.v1.Authorization.Jwt
+	nil,                             // 28: posthorn.v1.Webhook.HeadersEntry
+	(*Interceptor_AccessToken)(nil), // 29: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 30: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 31: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 32: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 33: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 34: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 35: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 36: posthorn.v1.Interceptor.JsonField
+	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
+	(Event_Direction)(0),            // 39: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	29, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	29, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	37, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	37, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
-	11, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
-	12, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
-	9,  // 6: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	2,  // 7: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	3,  // 8: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	30, // 9: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	31, // 10: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
-	14, // 11: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
-	4,  // 12: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
-	9,  // 13: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
-	15, // 14: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	21, // 15: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
-	5,  // 16: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	17, // 17: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	19, // 18: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	9,  // 19: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	18, // 20: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	22, // 21: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	23, // 22: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	24, // 23: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	25, // 24: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	26, // 25: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	11, // 26: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.HmacSettings
-	27, // 27: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	28, // 28: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	30, // 29: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	20, // 30: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	8,  // 31: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	30, // 32: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	30, // 33: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	30, // 34: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	6,  // 35: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	6,  // 36: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	6,  // 37: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	7,  // 38: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	16, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
+	17, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
+	12, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
+	13, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
+	14, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
+	10, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
+	26, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	27, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	10, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
+	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	38, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	39, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	19, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
+	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
+	10, // 19: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
+	20, // 20: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
+	28, // 21: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	6,  // 22: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
+	22, // 23: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	24, // 24: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	10, // 25: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	23, // 26: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	29, // 27: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	30, // 28: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	31, // 29: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	32, // 30: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	33, // 31: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	34, // 32: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	35, // 33: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	36, // 34: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	38, // 35: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	25, // 36: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	9,  // 37: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	38, // 38: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	38, // 39: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	38, // 40: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	2,  // 41: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	38, // 42: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	38, // 43: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	7,  // 44: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	7,  // 45: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	7,  // 46: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 47: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 48: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 49: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	38, // 50: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -2394,28 +3203,28 @@ func file_posthorn_v1_config_proto_init() {
 		return
 	}
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_config_proto_msgTypes[5].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[13].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
 		(*Interceptor_Jwt_)(nil),
 		(*Interceptor_IpFilter_)(nil),
-		(*Interceptor_Hmac)(nil),
+		(*Interceptor_Hmac_)(nil),
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
-			NumEnums:      9,
-			NumMessages:   20,
+			NumEnums:      10,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

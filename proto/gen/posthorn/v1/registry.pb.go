@@ -28,6 +28,8 @@ const (
 	Schema_KIND_UNSPECIFIED Schema_Kind = 0
 	// JSON Schema 2020-12 or draft-07. The default.
 	Schema_JSON_SCHEMA Schema_Kind = 1
+	// A message of a proto3 file.
+	Schema_PROTOBUF Schema_Kind = 2
 )
 
 // Enum value maps for Schema_Kind.
@@ -35,10 +37,12 @@ var (
 	Schema_Kind_name = map[int32]string{
 		0: "KIND_UNSPECIFIED",
 		1: "JSON_SCHEMA",
+		2: "PROTOBUF",
 	}
 	Schema_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"JSON_SCHEMA":      1,
+		"PROTOBUF":         2,
 	}
 )
 
@@ -76,10 +80,17 @@ type Schema struct {
 	// From 1, without gaps.
 	Version int32       `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	Kind    Schema_Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=posthorn.v1.Schema_Kind" json:"kind,omitempty"`
-	// The schema's text as it came.
-	Definition    string                 `protobuf:"bytes,4,opt,name=definition,proto3" json:"definition,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	CreatedBy     string                 `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// The schema's text as it came: a JSON Schema, or a .proto file; of a schema
+	// that came as descriptors, empty.
+	Definition string                 `protobuf:"bytes,4,opt,name=definition,proto3" json:"definition,omitempty"`
+	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy  string                 `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// Full name of the message that the data must be. Of PROTOBUF.
+	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	// A google.protobuf.FileDescriptorSet with all that the message needs. Of PROTOBUF.
+	DescriptorSet []byte `protobuf:"bytes,8,opt,name=descriptor_set,json=descriptorSet,proto3" json:"descriptor_set,omitempty"`
+	// Where it was fetched from, of a foreign schema.
+	Origin        string `protobuf:"bytes,9,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +163,27 @@ func (x *Schema) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Schema) GetCreatedBy() string {
 	if x != nil {
 		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Schema) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Schema) GetDescriptorSet() []byte {
+	if x != nil {
+		return x.DescriptorSet
+	}
+	return nil
+}
+
+func (x *Schema) GetOrigin() string {
+	if x != nil {
+		return x.Origin
 	}
 	return ""
 }
@@ -381,7 +413,11 @@ type StoreSchemaRequest struct {
 	Kind       Schema_Kind            `protobuf:"varint,2,opt,name=kind,proto3,enum=posthorn.v1.Schema_Kind" json:"kind,omitempty"`
 	Definition string                 `protobuf:"bytes,3,opt,name=definition,proto3" json:"definition,omitempty"`
 	// Only check; store nothing.
-	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Of PROTOBUF: full name of the message; may be empty if the file has one only.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// Of PROTOBUF, instead of a definition: a google.protobuf.FileDescriptorSet.
+	DescriptorSet []byte `protobuf:"bytes,6,opt,name=descriptor_set,json=descriptorSet,proto3" json:"descriptor_set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +478,20 @@ func (x *StoreSchemaRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *StoreSchemaRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *StoreSchemaRequest) GetDescriptorSet() []byte {
+	if x != nil {
+		return x.DescriptorSet
+	}
+	return nil
 }
 
 type StoreSchemaResponse struct {
@@ -640,7 +690,7 @@ var File_posthorn_v1_registry_proto protoreflect.FileDescriptor
 
 const file_posthorn_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x1aposthorn/v1/registry.proto\x12\vposthorn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\"\x8d\x02\n" +
+	"\x1aposthorn/v1/registry.proto\x12\vposthorn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\"\xf4\x02\n" +
 	"\x06Schema\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12,\n" +
@@ -651,10 +701,14 @@ const file_posthorn_v1_registry_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\x06 \x01(\tR\tcreatedBy\"-\n" +
+	"created_by\x18\x06 \x01(\tR\tcreatedBy\x12\x18\n" +
+	"\amessage\x18\a \x01(\tR\amessage\x12%\n" +
+	"\x0edescriptor_set\x18\b \x01(\fR\rdescriptorSet\x12\x16\n" +
+	"\x06origin\x18\t \x01(\tR\x06origin\";\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
-	"\vJSON_SCHEMA\x10\x01\"@\n" +
+	"\vJSON_SCHEMA\x10\x01\x12\f\n" +
+	"\bPROTOBUF\x10\x02\"@\n" +
 	"\x10GetSchemaRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\"\\\n" +
@@ -668,14 +722,16 @@ const file_posthorn_v1_registry_proto_rawDesc = "" +
 	"\x15GetSchemaListResponse\x12)\n" +
 	"\x05items\x18\x01 \x03(\v2\x13.posthorn.v1.SchemaR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\x8f\x01\n" +
+	"nextCursor\"\xd0\x01\n" +
 	"\x12StoreSchemaRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12,\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x18.posthorn.v1.Schema.KindR\x04kind\x12\x1e\n" +
 	"\n" +
 	"definition\x18\x03 \x01(\tR\n" +
 	"definition\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"v\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12%\n" +
+	"\x0edescriptor_set\x18\x06 \x01(\fR\rdescriptorSet\"v\n" +
 	"\x13StoreSchemaResponse\x12+\n" +
 	"\x06schema\x18\x01 \x01(\v2\x13.posthorn.v1.SchemaR\x06schema\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
