@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/posthornhq/posthorn/pkg/authorization"
 	"github.com/posthornhq/posthorn/pkg/bucket"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/policy"
@@ -22,9 +23,10 @@ import (
 
 // Kinds of resources, as keys of buckets config and secrets begin.
 const (
-	Sources       = "sources"
-	Subscriptions = "subscriptions"
-	Policies      = "policies"
+	Sources        = "sources"
+	Subscriptions  = "subscriptions"
+	Policies       = "policies"
+	Authorizations = "authorizations"
 )
 
 // Key returns the key of a resource in buckets config and secrets. It is also
@@ -63,6 +65,7 @@ type Catalog struct {
 
 	sources       table[*source.Source]
 	policies      table[*policy.Policy]
+	authorization table[*authorization.Authorization]
 	subscriptions *subscription.Index
 	fallback      *policy.Policy // that of those who name none
 
@@ -153,6 +156,11 @@ func (c *Catalog) Policy(name string) *policy.Policy {
 		return p
 	}
 	return c.fallback
+}
+
+// Authorization returns that of a context, if it has one.
+func (c *Catalog) Authorization(context string) (*authorization.Authorization, bool) {
+	return c.authorization.get(cmp.Or(context, event.DefaultContext))
 }
 
 // Policies returns all policies by name, the default one included.

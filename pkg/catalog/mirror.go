@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/posthornhq/posthorn/pkg/authorization"
 	"github.com/posthornhq/posthorn/pkg/bucket"
 	"github.com/posthornhq/posthorn/pkg/policy"
 	"github.com/posthornhq/posthorn/pkg/source"
@@ -128,7 +129,7 @@ func (c *Catalog) saw(which int, revision uint64) {
 // apply brings one resource into force, or takes it out.
 func (c *Catalog) apply(key string) {
 	kind, name, ok := strings.Cut(key, ".")
-	known := slices.Contains([]string{Sources, Subscriptions, Policies}, kind)
+	known := slices.Contains([]string{Sources, Subscriptions, Policies, Authorizations}, kind)
 	v, stored := c.values[key]
 	if !ok || !known || !stored {
 		return // settings, or secrets that came before what they are for
@@ -187,6 +188,20 @@ func (c *Catalog) compile(kind, name string, data []byte, sealed value) error {
 			return err
 		}
 		c.policies.put(name, v)
+	case Authorizations:
+		spec := new(posthornv1.Authorization)
+		secrets, err := c.decode(data, spec, Key(kind, name), sealed)
+		if err != nil {
+			return err
+		}
+		if err := authorization.Validate(spec, len(secrets)); err != nil {
+			return err
+		}
+		v := &authorization.Authorization{Spec: spec}
+		if len(secrets) > 0 {
+			v.ClientSecret = secrets[0]
+		}
+		c.authorization.put(name, v)
 	}
 	return nil
 }
@@ -232,6 +247,8 @@ func (c *Catalog) remove(kind, name string) {
 		c.subscriptions.Delete(name)
 	case Policies:
 		c.policies.delete(name)
+	case Authorizations:
+		c.authorization.delete(name)
 	}
 }
 
@@ -243,6 +260,8 @@ func (c *Catalog) has(kind, name string) (ok bool) {
 		ok = c.subscriptions.Get(name) != nil
 	case Policies:
 		_, ok = c.policies.get(name)
+	case Authorizations:
+		_, ok = c.authorization.get(name)
 	}
 	return ok
 }

@@ -73,6 +73,8 @@ type API struct {
 	sources       *resource[*posthornv1.Source]
 	subscriptions *resource[*posthornv1.Subscription]
 	policies      *resource[*posthornv1.Policy]
+	// An authorization is named after its context.
+	authorizations *resource[*posthornv1.Authorization]
 }
 
 // New returns an API. It does nothing by itself.
@@ -98,6 +100,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 	a.sources = newResource(a, sourceKind(a))
 	a.subscriptions = newResource(a, subscriptionKind(a))
 	a.policies = newResource(a, policyKind(a))
+	a.authorizations = newResource(a, authorizationKind(a))
 	return a, nil
 }
 
@@ -108,6 +111,7 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	posthornv1.RegisterSourceServiceServer(s, sourceServer{edge: e, r: a.sources})
 	posthornv1.RegisterSubscriptionServiceServer(s, subscriptionServer{edge: e, r: a.subscriptions})
 	posthornv1.RegisterPolicyServiceServer(s, policyServer{edge: e, r: a.policies})
+	posthornv1.RegisterAuthorizationServiceServer(s, authorizationServer{edge: e, r: a.authorizations})
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterDeadLetterServiceServer(s, deadLetterServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterAccountServiceServer(s, accountServer{})

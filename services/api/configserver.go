@@ -15,7 +15,7 @@ import (
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
-// The three servers below differ in nothing but their messages.
+// The four servers below differ in nothing but their messages.
 
 type sourceServer struct {
 	posthornv1.UnimplementedSourceServiceServer
@@ -104,6 +104,36 @@ func (s policyServer) PutPolicy(ctx context.Context, req *posthornv1.PutPolicyRe
 }
 
 func (s policyServer) DeletePolicy(ctx context.Context, req *posthornv1.DeletePolicyRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.status(ctx, s.r.delete(ctx, req.GetName()))
+}
+
+type authorizationServer struct {
+	posthornv1.UnimplementedAuthorizationServiceServer
+	edge
+	r *resource[*posthornv1.Authorization]
+}
+
+func (s authorizationServer) ListAuthorizations(ctx context.Context, req *posthornv1.ListAuthorizationsRequest) (*posthornv1.ListAuthorizationsResponse, error) {
+	items, next, err := s.r.list(ctx, req)
+	return &posthornv1.ListAuthorizationsResponse{Items: items, NextCursor: next}, s.status(ctx, err)
+}
+
+func (s authorizationServer) GetAuthorization(ctx context.Context, req *posthornv1.GetAuthorizationRequest) (*posthornv1.Authorization, error) {
+	out, err := s.r.get(ctx, req.GetName())
+	return out, s.status(ctx, err)
+}
+
+func (s authorizationServer) CreateAuthorization(ctx context.Context, req *posthornv1.CreateAuthorizationRequest) (*posthornv1.Authorization, error) {
+	out, err := s.r.create(ctx, req.GetAuthorization())
+	return out, s.status(ctx, err)
+}
+
+func (s authorizationServer) PutAuthorization(ctx context.Context, req *posthornv1.PutAuthorizationRequest) (*posthornv1.Authorization, error) {
+	out, err := s.r.replace(ctx, req.GetAuthorization())
+	return out, s.status(ctx, err)
+}
+
+func (s authorizationServer) DeleteAuthorization(ctx context.Context, req *posthornv1.DeleteAuthorizationRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.status(ctx, s.r.delete(ctx, req.GetName()))
 }
 

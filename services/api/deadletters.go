@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"time"
 
@@ -13,8 +12,9 @@ import (
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
-// maxRetried is how many dead letters one request may retry.
-const maxRetried = 1000
+// maxNamed is how many dead letters one request may name, and how many results
+// its answer has at most beside those that are errors.
+const maxNamed = 1000
 
 // DeadLetters is what the platform gave up on.
 type DeadLetters interface {
@@ -24,6 +24,8 @@ type DeadLetters interface {
 	// Retry queues deliveries anew, each as a new round, and answers for each ID in
 	// order. Its error means that nothing is known of any of them.
 	Retry(ctx context.Context, ids []string) ([]Retried, error)
+	// Remove deletes one for good. It reports false if it is not there (any more).
+	Remove(ctx context.Context, id string) (bool, error)
 }
 
 // A DeadLetterQuery says which dead letters are wanted. Empty fields want all.
@@ -95,30 +97,4 @@ func validStatus(s string) error {
 		return nil
 	}
 	return errs.Field("status", `is %q, must be a status such as "503", a family such as "5xx", or "0" for no answer`, s)
-}
-
-func (s deadLetterServer) RetryDeadLetters(ctx context.Context, req *posthornv1.RetryDeadLettersRequest) (*posthornv1.RetryDeadLettersResponse, error) {
-	ids := req.GetIds()
-	switch {
-	case len(ids) == 0:
-		return nil, s.status(ctx, errs.Field("ids", "is empty; name the dead letters to retry"))
-	case len(ids) > maxRetried:
-		return nil, s.status(ctx, errs.Field("ids", "has %d, at most %d are allowed at once", len(ids), maxRetried))
-	case slices.Contains(ids, ""):
-		return nil, s.status(ctx, errs.Field("ids", "has an empty one"))
-	}
-	done, err := s.deps.DeadLetters.Retry(ctx, ids)
-	if err != nil {
-		return nil, s.status(ctx, err)
-	}
-	out := &posthornv1.RetryDeadLettersResponse{Results: make([]*posthornv1.RetryDeadLettersResponse_Result, len(done))}
-	for i, r := range done {
-		out.Results[i] = &posthornv1.RetryDeadLettersResponse_Result{Id: r.ID, EventId: r.Event, Subscription: r.Subscription, Round: int32(r.Round)}
-		if r.Err != nil {
-			out.Results[i].Error = wire.Refusal(r.Err)
-			continue
-		}
-		out.Retried++
-	}
-	return out, nil
 }

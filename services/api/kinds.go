@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/posthornhq/posthorn/pkg/authorization"
 	"github.com/posthornhq/posthorn/pkg/catalog"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
@@ -55,6 +56,37 @@ func subscriptionKind(a *API) kind[*posthornv1.Subscription] {
 	}
 }
 
+func authorizationKind(a *API) kind[*posthornv1.Authorization] {
+	return kind[*posthornv1.Authorization]{
+		plural: catalog.Authorizations, noun: "authorization",
+		fresh:    func() *posthornv1.Authorization { return new(posthornv1.Authorization) },
+		setMeta:  func(v *posthornv1.Authorization, m *posthornv1.Meta) { v.Meta = m },
+		complete: completeAuthorization,
+		validate: func(_ context.Context, v *posthornv1.Authorization, secrets int) error {
+			return authorization.Validate(v, secrets)
+		},
+		secrets: &secretive[*posthornv1.Authorization]{
+			get: func(v *posthornv1.Authorization) []string {
+				if s := v.GetOauth().GetClientSecret(); s != "" {
+					return []string{s}
+				}
+				return nil
+			},
+			set: func(v *posthornv1.Authorization, _ []string) {
+				if v.Oauth != nil {
+					v.Oauth.ClientSecret = nil
+				}
+			},
+			count:    (*posthornv1.Authorization).GetSecretCount,
+			setCount: func(v *posthornv1.Authorization, n int32) { v.SecretCount = n },
+			// A secret is not sent to a server it was not given for.
+			keep: func(old, v *posthornv1.Authorization) bool {
+				return v.GetOauth() != nil && old.GetOauth().GetUrl() == v.GetOauth().GetUrl() && old.GetOauth().GetClientId() == v.GetOauth().GetClientId()
+			},
+		},
+	}
+}
+
 func policyKind(a *API) kind[*posthornv1.Policy] {
 	return kind[*posthornv1.Policy]{
 		plural: catalog.Policies, noun: "policy",
@@ -62,9 +94,16 @@ func policyKind(a *API) kind[*posthornv1.Policy] {
 		setMeta:  func(p *posthornv1.Policy, m *posthornv1.Meta) { p.Meta = m },
 		complete: completePolicy,
 		validate: func(_ context.Context, p *posthornv1.Policy, _ int) error { return policy.Validate(p) },
-		inUse:    a.policyInUse,
-		present:  func(p *posthornv1.Policy) { p.Warnings = policy.Warnings(p) },
-		builtin:  policy.Default,
+		secrets: &secretive[*posthornv1.Policy]{
+			get:      policy.TakeSecrets,
+			set:      func(p *posthornv1.Policy, _ []string) { policy.ClearSecrets(p) },
+			count:    (*posthornv1.Policy).GetSecretCount,
+			setCount: func(p *posthornv1.Policy, n int32) { p.SecretCount = n },
+			merge:    policy.MergeSecrets,
+		},
+		inUse:   a.policyInUse,
+		present: func(p *posthornv1.Policy) { p.Warnings = policy.Warnings(p) },
+		builtin: policy.Default,
 	}
 }
 
@@ -100,8 +139,21 @@ func completeSubscription(s *posthornv1.Subscription) {
 	}
 }
 
+func completeAuthorization(v *posthornv1.Authorization) {
+	v.Meta, v.SecretCount = nil, 0
+	if o := v.Oauth; o != nil {
+		orDefault(&o.Mode, posthornv1.Authorization_OAuth_CALLOUT)
+		orDuration(&o.Timeout, authorization.DefaultTimeout)
+		orDuration(&o.Cache, authorization.DefaultCache)
+	}
+	if j := v.Jwt; j != nil && len(j.Algorithms) == 0 {
+		j.Algorithms = authorization.Algorithms()
+	}
+}
+
 func completePolicy(p *posthornv1.Policy) {
-	p.Meta, p.Warnings = nil, nil
+	p.Meta, p.Warnings, p.SecretCount = nil, nil, 0
+	policy.NameInterceptors(p.GetSecurity().GetFlow())
 	def := policy.Default().GetDelivery()
 	if p.Security == nil {
 		p.Security = &posthornv1.Security{}

@@ -25,7 +25,7 @@ func openAPI(version string) ([]byte, routes, error) {
 	}
 	doc["info"] = object{
 		"title": "Posthorn Master API", "version": version,
-		"description": "Events, sources, subscriptions, policies, schemas and dead letters. Errors are application/problem+json (RFC 9457).",
+		"description": "Events, sources, subscriptions, policies, authorizations, schemas and dead letters. Errors are application/problem+json (RFC 9457).",
 	}
 	doc["securityDefinitions"] = object{"bearer": object{
 		"type": "apiKey", "in": "header", "name": "Authorization", "description": "Bearer <API key>",
@@ -121,7 +121,7 @@ func patchOperation(method string, op object) {
 		answer("201", "Created.")
 	case strings.HasPrefix(id, "Publish"):
 		answer("202", "Stored; it will be delivered.")
-	case strings.HasPrefix(id, "Delete"):
+	case strings.HasPrefix(id, "Delete") && id != "DeleteDeadLetters":
 		delete(ok.(object), "schema")
 		answer("204", "Deleted.")
 	}
@@ -130,6 +130,7 @@ func patchOperation(method string, op object) {
 		header("header", "Idempotency-Key", "The same as idempotencyKey in the body.")
 	case id == "StoreSchema":
 		header("query", "dryRun", "true: only check, store nothing.")
+	case strings.HasPrefix(id, "DeleteDeadLetter"):
 	case method == "put" || method == "delete":
 		header("header", "If-Match", "The ETag of what is to be replaced or deleted.")
 	}

@@ -61,6 +61,9 @@ type secretive[T message] struct {
 	keep func(old, v T) bool
 	// first makes the secret of a new resource that came without. May be nil.
 	first func() string
+	// merge picks what is to be stored, of kinds whose secrets each have a place of
+	// their own in the resource. May be nil: then those that were given replace all.
+	merge func(v T, given, stored []string) []string
 }
 
 // A resource is the store of one kind.
@@ -388,6 +391,9 @@ func (r *resource[T]) secretsFor(ctx context.Context, cur version[T], v T) (s se
 		}
 	}
 	switch {
+	case r.secrets.merge != nil:
+		s.list = r.secrets.merge(v, given, stored)
+		s.changed = !slices.Equal(s.list, stored)
 	case len(given) > 0:
 		s.list, s.changed = slices.Clone(given), !slices.Equal(given, stored)
 	case len(stored) > 0 && r.secrets.keep(cur.value, v):

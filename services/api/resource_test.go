@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	aSource       = `{"name":"github","kind":"GITHUB","secrets":["hush-current","hush-old"]}`
-	aSubscription = `{"name":"erp","types":["order.*"],"destination":{"webhook":{"url":"https://erp.example/hooks","headers":{"X-Env":"prod"}}}}`
-	aPolicy       = `{"name":"slow","delivery":{"maxRetries":0,"retryOn":["401","5xx"]}}`
+	aSource         = `{"name":"github","kind":"GITHUB","secrets":["hush-current","hush-old"]}`
+	aSubscription   = `{"name":"erp","types":["order.*"],"destination":{"webhook":{"url":"https://erp.example/hooks","headers":{"X-Env":"prod"}}}}`
+	anAuthorization = `{"name":"testing","oauth":{"url":"https://auth.example/","mode":"INTROSPECTION","clientId":"me","clientSecret":"hush-client"},"jwt":{"issuer":"https://auth.example"}}`
+	aPolicy         = `{"name":"slow","delivery":{"maxRetries":0,"retryOn":["401","5xx"]}}`
 )
 
 func TestEveryKindIsCreatedReadReplacedListedAndDeleted(t *testing.T) {
@@ -49,6 +50,14 @@ func TestEveryKindIsCreatedReadReplacedListedAndDeleted(t *testing.T) {
 			map[string]any{
 				"delivery.maxRetries": 0, "delivery.timeout": "10s", "delivery.backoff.max": "300s", "delivery.backoff.jitter": 0.2,
 				"delivery.backoff.strategy": "EXPONENTIAL",
+			},
+		},
+		{
+			"authorization", "/api/v1/authorizations", anAuthorization, "testing",
+			strings.Replace(anAuthorization, `{"name"`, `{"description":"changed","name"`, 1),
+			map[string]any{
+				"oauth.mode": "INTROSPECTION", "oauth.timeout": "3s", "oauth.cache": "60s", "oauth.clientSecret": nil, "secretCount": 1,
+				"jwt.algorithms.0": "RS256",
 			},
 		},
 	}
@@ -486,5 +495,26 @@ func TestAnEditIsAnsweredOnlyWhenItIsCommitted(t *testing.T) {
 	r.do("PUT", "/api/v1/policies/p", `{}`).problem(http.StatusInternalServerError, "").lacks("disk")
 	if got := r.log.String(); !strings.Contains(got, "the disk is gone") || !strings.Contains(got, "PutPolicy") {
 		t.Errorf("the log says %q, want the cause and the method", got)
+	}
+}
+
+// A secret that was given for one server is not sent to another.
+func TestAnAuthorizationKeepsItsSecretForTheServerItWasGivenFor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const path = "/api/v1/authorizations/testing"
+	r.do("PUT", path, anAuthorization).is(http.StatusOK).has("secretCount", 1).lacks("hush")
+	again := strings.Replace(anAuthorization, `,"clientSecret":"hush-client"`, "", 1)
+	r.do("PUT", path, again).is(http.StatusOK).has("secretCount", 1).lacks("hush")
+	if a, ok := r.catalog.Authorization("testing"); !ok || a.ClientSecret != "hush-client" {
+		t.Errorf("in force is %+v, want one with the secret", a)
+	}
+	r.do("PUT", path, strings.Replace(again, "auth.example/", "elsewhere.example/", 1)).is(http.StatusOK).has("secretCount", 0)
+	if a, _ := r.catalog.Authorization("testing"); a.ClientSecret != "" {
+		t.Errorf("a server at another URL gets secret %q, want none", a.ClientSecret)
+	}
+	r.do("PUT", path, `{"oauth":{"url":"nowhere"}}`).problem(400, "oauth.url")
+	if _, ok := r.catalog.Authorization(""); ok {
+		t.Error("the default context has an authorization, want none")
 	}
 }

@@ -123,6 +123,7 @@ func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeM
 		posthornv1.RegisterSourceServiceHandlerClient(ctx, mux, posthornv1.NewSourceServiceClient(conn)),
 		posthornv1.RegisterSubscriptionServiceHandlerClient(ctx, mux, posthornv1.NewSubscriptionServiceClient(conn)),
 		posthornv1.RegisterPolicyServiceHandlerClient(ctx, mux, posthornv1.NewPolicyServiceClient(conn)),
+		posthornv1.RegisterAuthorizationServiceHandlerClient(ctx, mux, posthornv1.NewAuthorizationServiceClient(conn)),
 		posthornv1.RegisterEventServiceHandlerClient(ctx, mux, posthornv1.NewEventServiceClient(conn)),
 		posthornv1.RegisterDeadLetterServiceHandlerClient(ctx, mux, posthornv1.NewDeadLetterServiceClient(conn)),
 		posthornv1.RegisterAccountServiceHandlerClient(ctx, mux, posthornv1.NewAccountServiceClient(conn)),
@@ -276,11 +277,16 @@ func successStatus(ctx context.Context, w http.ResponseWriter, m proto.Message) 
 			w.Header().Set("Location", pattern+"/"+named.GetName())
 		}
 		w.WriteHeader(http.StatusCreated)
-	case strings.HasPrefix(name, "Delete"):
+	case strings.HasPrefix(name, "Delete") && isEmpty(m):
 		w.Header().Del("Content-Type")
 		w.WriteHeader(http.StatusNoContent)
 	}
 	return nil
+}
+
+func isEmpty(m proto.Message) bool {
+	_, nothing := m.(*emptypb.Empty)
+	return nothing
 }
 
 // A codec is proto3's JSON form as the Master API has it: defaults are shown, so

@@ -197,6 +197,9 @@ func TestListsOfEventsAndDeadLetters(t *testing.T) {
 	r.do("POST", "/api/v1/deadletters:retry", `{"ids":["17","404"]}`).is(200).
 		has("retried", 1).has("results.0.round", 2).has("results.1.error.code", 5)
 	r.do("POST", "/api/v1/deadletters:retry", `{}`).problem(400, "ids")
+	r.do("POST", "/api/v1/deadletters:retry", `{"ids":["1"],"status":"5xx"}`).problem(400, "ids")
+	r.do("POST", "/api/v1/deadletters:retry", `{"status":"6xx"}`).problem(400, "status")
+	r.do("DELETE", "/api/v1/deadletters", "").problem(400, "ids")
 	r.do("POST", "/api/v1/events/ev_1:replay", "").is(200).has("deliveries", 3)
 	if r.world.asked != "ev_1" {
 		t.Errorf("replayed %v, want ev_1", r.world.asked)
@@ -224,5 +227,31 @@ func TestListsOfEventsAndDeadLetters(t *testing.T) {
 		"/api/v1/deadletters?from=2026-02-01T00:00:00Z&to=2026-01-01T00%3A00:00Z": "to",
 	} {
 		r.do("GET", path, "").problem(400, field)
+	}
+}
+
+func TestDeadLettersAreRetriedAndDeletedByFilter(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.world.deadLetters = []event.DeadLetter{{ID: "17"}, {ID: "404"}, {ID: "18"}}
+	r.do("POST", "/api/v1/deadletters:retry", `{"subscription":"erp","status":"5xx","eventId":"ev_1","context":"testing"}`).is(200).
+		has("retried", 2).has("results.0.id", "17").has("results.1.error.code", 5)
+	if diff := cmp.Diff([]string{"17", "404", "18"}, r.world.asked); diff != "" {
+		t.Errorf("retried (-want +got):\n%s", diff)
+	}
+	r.do("POST", "/api/v1/deadletters:retry", `{"all":true,"dryRun":true}`).is(200).has("retried", 3).has("results", []any{})
+	if _, listed := r.world.asked.(api.DeadLetterQuery); !listed {
+		t.Errorf("a dry run ended with %v, want a list", r.world.asked)
+	}
+	r.do("DELETE", "/api/v1/deadletters?subscription=erp&dryRun=true", "").is(200).has("deleted", 3)
+	if len(r.world.removed) != 0 {
+		t.Errorf("a dry run removed %v", r.world.removed)
+	}
+	r.do("DELETE", "/api/v1/deadletters?subscription=erp", "").is(200).has("deleted", 2)
+	r.do("DELETE", "/api/v1/deadletters?ids=19&ids=20", "").is(200).has("deleted", 2)
+	r.do("DELETE", "/api/v1/deadletters/21", "").is(204)
+	r.do("DELETE", "/api/v1/deadletters/404", "").problem(404, "")
+	if diff := cmp.Diff([]string{"17", "404", "18", "19", "20", "21", "404"}, r.world.removed); diff != "" {
+		t.Errorf("removed (-want +got):\n%s", diff)
 	}
 }

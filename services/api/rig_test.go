@@ -264,6 +264,7 @@ type fakeWorld struct {
 	trace       *api.Trace
 	rejections  []event.Rejection
 	deadLetters []event.DeadLetter
+	removed     []string
 	asked       any
 }
 
@@ -315,6 +316,11 @@ func (d deadLetters) Retry(_ context.Context, ids []string) ([]api.Retried, erro
 		}
 	}
 	return out, nil
+}
+
+func (d deadLetters) Remove(_ context.Context, id string) (bool, error) {
+	d.w.removed = append(d.w.removed, id)
+	return id != "404", nil
 }
 
 // fakeRegistry keeps what it was asked and answers with the same.

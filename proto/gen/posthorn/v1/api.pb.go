@@ -3850,8 +3850,8 @@ type User struct {
 	// Each "<what>:read" or "<what>:write", or "admin".
 	Roles []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Write-only; 10 to 256 characters.
-	Password string `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
-	Disabled bool   `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Password *string `protobuf:"bytes,4,opt,name=password,proto3,oneof" json:"password,omitempty"`
+	Disabled bool    `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// After too many wrong passwords; in the past or unset when not locked. Output only.
 	LockedUntil   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=locked_until,json=lockedUntil,proto3" json:"locked_until,omitempty"`
 	Meta          *Meta                  `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
@@ -3911,8 +3911,8 @@ func (x *User) GetRoles() []string {
 }
 
 func (x *User) GetPassword() string {
-	if x != nil {
-		return x.Password
+	if x != nil && x.Password != nil {
+		return *x.Password
 	}
 	return ""
 }
@@ -4245,7 +4245,7 @@ type ApiKey struct {
 	// To the minute. Output only.
 	LastUsedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
 	// In the answer that made it and nowhere else.
-	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	Key *string `protobuf:"bytes,6,opt,name=key,proto3,oneof" json:"key,omitempty"`
 	// Its first characters, to tell keys apart. Output only.
 	Prefix        string `protobuf:"bytes,7,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Meta          *Meta  `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
@@ -4319,8 +4319,8 @@ func (x *ApiKey) GetLastUsedAt() *timestamppb.Timestamp {
 }
 
 func (x *ApiKey) GetKey() string {
-	if x != nil {
-		return x.Key
+	if x != nil && x.Key != nil {
+		return *x.Key
 	}
 	return ""
 }
@@ -5527,15 +5527,16 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x03use\x18\x03 \x01(\tR\x03use\x12\x10\n" +
 	"\x03alg\x18\x04 \x01(\tR\x03alg\x12\f\n" +
 	"\x01n\x18\x05 \x01(\tR\x01n\x12\f\n" +
-	"\x01e\x18\x06 \x01(\tR\x01e\"\xf0\x01\n" +
+	"\x01e\x18\x06 \x01(\tR\x01e\"\x82\x02\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
-	"\x05roles\x18\x03 \x03(\tR\x05roles\x12\x1a\n" +
-	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x1a\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\x12\x1f\n" +
+	"\bpassword\x18\x04 \x01(\tH\x00R\bpassword\x88\x01\x01\x12\x1a\n" +
 	"\bdisabled\x18\x05 \x01(\bR\bdisabled\x12=\n" +
 	"\flocked_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vlockedUntil\x12%\n" +
-	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"s\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04metaB\v\n" +
+	"\t_password\"s\n" +
 	"\x10ListUsersRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
@@ -5552,7 +5553,7 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x0ePutUserRequest\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.posthorn.v1.UserR\x04user\"'\n" +
 	"\x11DeleteUserRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x9e\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xab\x02\n" +
 	"\x06ApiKey\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -5560,10 +5561,11 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12<\n" +
 	"\flast_used_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"lastUsedAt\x12\x10\n" +
-	"\x03key\x18\x06 \x01(\tR\x03key\x12\x16\n" +
+	"lastUsedAt\x12\x15\n" +
+	"\x03key\x18\x06 \x01(\tH\x00R\x03key\x88\x01\x01\x12\x16\n" +
 	"\x06prefix\x18\a \x01(\tR\x06prefix\x12%\n" +
-	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"r\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04metaB\x06\n" +
+	"\x04_key\"r\n" +
 	"\x0fListKeysRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
@@ -5963,6 +5965,8 @@ func file_posthorn_v1_api_proto_init() {
 	file_posthorn_v1_broker_proto_init()
 	file_posthorn_v1_config_proto_init()
 	file_posthorn_v1_event_proto_init()
+	file_posthorn_v1_api_proto_msgTypes[61].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[68].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -2194,7 +2194,7 @@ type Authorization_OAuth struct {
 	// Of the platform at the introspection endpoint, which asks it for HTTP Basic.
 	ClientId string `protobuf:"bytes,3,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	// Write-only.
-	ClientSecret string `protobuf:"bytes,4,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	ClientSecret *string `protobuf:"bytes,4,opt,name=client_secret,json=clientSecret,proto3,oneof" json:"client_secret,omitempty"`
 	// Of one question. Default 3s, at most 10s.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// How long a yes may be remembered, and never longer than a token lives.
@@ -2256,8 +2256,8 @@ func (x *Authorization_OAuth) GetClientId() string {
 }
 
 func (x *Authorization_OAuth) GetClientSecret() string {
-	if x != nil {
-		return x.ClientSecret
+	if x != nil && x.ClientSecret != nil {
+		return *x.ClientSecret
 	}
 	return ""
 }
@@ -2618,7 +2618,7 @@ type Interceptor_Hmac struct {
 	TimestampHeader string                 `protobuf:"bytes,5,opt,name=timestamp_header,json=timestampHeader,proto3" json:"timestamp_header,omitempty"`
 	Tolerance       *durationpb.Duration   `protobuf:"bytes,6,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
 	// Write-only. Without one the source's secrets are used.
-	Secret        string `protobuf:"bytes,7,opt,name=secret,proto3" json:"secret,omitempty"`
+	Secret        *string `protobuf:"bytes,7,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2696,8 +2696,8 @@ func (x *Interceptor_Hmac) GetTolerance() *durationpb.Duration {
 }
 
 func (x *Interceptor_Hmac) GetSecret() string {
-	if x != nil {
-		return x.Secret
+	if x != nil && x.Secret != nil {
+		return *x.Secret
 	}
 	return ""
 }
@@ -2706,7 +2706,7 @@ type Interceptor_HeaderValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Write-only.
-	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Value         *string `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2749,8 +2749,8 @@ func (x *Interceptor_HeaderValue) GetName() string {
 }
 
 func (x *Interceptor_HeaderValue) GetValue() string {
-	if x != nil {
-		return x.Value
+	if x != nil && x.Value != nil {
+		return *x.Value
 	}
 	return ""
 }
@@ -2760,7 +2760,7 @@ type Interceptor_JsonField struct {
 	// A JSON pointer, or names and indexes split by dots.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Write-only.
-	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Value         *string `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2803,8 +2803,8 @@ func (x *Interceptor_JsonField) GetPath() string {
 }
 
 func (x *Interceptor_JsonField) GetValue() string {
-	if x != nil {
-		return x.Value
+	if x != nil && x.Value != nil {
+		return *x.Value
 	}
 	return ""
 }
@@ -2893,25 +2893,26 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"typeHeader\x12!\n" +
 	"\ftype_pointer\x18\x05 \x01(\tR\vtypePointer\"\"\n" +
 	"\x0eTwilioSettings\x12\x10\n" +
-	"\x03url\x18\x01 \x01(\tR\x03url\"\xae\x05\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\"\xc5\x05\n" +
 	"\rAuthorization\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x126\n" +
 	"\x05oauth\x18\x03 \x01(\v2 .posthorn.v1.Authorization.OAuthR\x05oauth\x120\n" +
 	"\x03jwt\x18\x04 \x01(\v2\x1e.posthorn.v1.Authorization.JwtR\x03jwt\x12!\n" +
 	"\fsecret_count\x18\x05 \x01(\x05R\vsecretCount\x12%\n" +
-	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\x1a\xba\x02\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\x1a\xd1\x02\n" +
 	"\x05OAuth\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x129\n" +
 	"\x04mode\x18\x02 \x01(\x0e2%.posthorn.v1.Authorization.OAuth.ModeR\x04mode\x12\x1b\n" +
-	"\tclient_id\x18\x03 \x01(\tR\bclientId\x12#\n" +
-	"\rclient_secret\x18\x04 \x01(\tR\fclientSecret\x123\n" +
+	"\tclient_id\x18\x03 \x01(\tR\bclientId\x12(\n" +
+	"\rclient_secret\x18\x04 \x01(\tH\x00R\fclientSecret\x88\x01\x01\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12/\n" +
 	"\x05cache\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05cache\"<\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCALLOUT\x10\x01\x12\x11\n" +
-	"\rINTROSPECTION\x10\x02\x1av\n" +
+	"\rINTROSPECTION\x10\x02B\x10\n" +
+	"\x0e_client_secret\x1av\n" +
 	"\x03Jwt\x12\x19\n" +
 	"\bjwks_url\x18\x01 \x01(\tR\ajwksUrl\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
@@ -3001,7 +3002,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\fsecret_count\x18\x06 \x01(\x05R\vsecretCount\x12%\n" +
 	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"8\n" +
 	"\bSecurity\x12,\n" +
-	"\x04flow\x18\x01 \x03(\v2\x18.posthorn.v1.InterceptorR\x04flow\"\xd7\f\n" +
+	"\x04flow\x18\x01 \x03(\v2\x18.posthorn.v1.InterceptorR\x04flow\"\x85\r\n" +
 	"\vInterceptor\x12\x1a\n" +
 	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12I\n" +
 	"\faccess_token\x18\x02 \x01(\v2$.posthorn.v1.Interceptor.AccessTokenH\x00R\vaccessToken\x12@\n" +
@@ -3033,21 +3034,24 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ALLOW\x10\x01\x12\t\n" +
-	"\x05BLOCK\x10\x02\x1a\xb5\x02\n" +
+	"\x05BLOCK\x10\x02\x1a\xc5\x02\n" +
 	"\x04Hmac\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12A\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2#.posthorn.v1.HmacSettings.AlgorithmR\talgorithm\x12>\n" +
 	"\bencoding\x18\x03 \x01(\x0e2\".posthorn.v1.HmacSettings.EncodingR\bencoding\x12\x16\n" +
 	"\x06prefix\x18\x04 \x01(\tR\x06prefix\x12)\n" +
 	"\x10timestamp_header\x18\x05 \x01(\tR\x0ftimestampHeader\x127\n" +
-	"\ttolerance\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\ttolerance\x12\x16\n" +
-	"\x06secret\x18\a \x01(\tR\x06secret\x1a7\n" +
+	"\ttolerance\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\ttolerance\x12\x1b\n" +
+	"\x06secret\x18\a \x01(\tH\x00R\x06secret\x88\x01\x01B\t\n" +
+	"\a_secret\x1aF\n" +
 	"\vHeaderValue\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\x1a5\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01B\b\n" +
+	"\x06_value\x1aD\n" +
 	"\tJsonField\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"z\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01B\b\n" +
+	"\x06_value\"z\n" +
 	"\bLocation\x12\x18\n" +
 	"\x14LOCATION_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03ANY\x10\x01\x12\n" +
@@ -3218,6 +3222,10 @@ func file_posthorn_v1_config_proto_init() {
 	}
 	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[16].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1,0 +1,139 @@
+package api
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/wire"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+)
+
+// A selector names dead letters, or selects them by what they have in common. Both
+// requests that act on many are one.
+type selector interface {
+	GetIds() []string
+	GetSubscription() string
+	GetFrom() *timestamppb.Timestamp
+	GetTo() *timestamppb.Timestamp
+	GetStatus() string
+	GetEventId() string
+	GetContext() string
+	GetAll() bool
+}
+
+// selected calls f with the IDs that req means, so many at a time. Letters that
+// come while it runs are not among them: it goes from the newest there is backwards.
+func (s deadLetterServer) selected(ctx context.Context, req selector, f func(ids []string) error) error {
+	filter := &posthornv1.ListDeadLettersRequest{
+		Limit: MaxLimit, Subscription: req.GetSubscription(), From: req.GetFrom(), To: req.GetTo(),
+		Status: req.GetStatus(), EventId: req.GetEventId(), Context: req.GetContext(),
+	}
+	filtered := req.GetSubscription() != "" || req.GetFrom() != nil || req.GetTo() != nil || req.GetStatus() != "" ||
+		req.GetEventId() != "" || req.GetContext() != "" || req.GetAll()
+	switch ids := req.GetIds(); {
+	case len(ids) > 0 && filtered:
+		return errs.Field("ids", "and a filter exclude each other")
+	case len(ids) > maxNamed:
+		return errs.Field("ids", "has %d, at most %d are allowed at once", len(ids), maxNamed)
+	case slices.Contains(ids, ""):
+		return errs.Field("ids", "has an empty one")
+	case len(ids) > 0:
+		return f(ids)
+	case !filtered:
+		return errs.Field("ids", `is empty; name dead letters, filter by subscription, from, to, status, eventId or context, or say "all": true`)
+	}
+	q, err := deadLetterQuery(filter)
+	if err != nil {
+		return err
+	}
+	for {
+		found, next, err := s.deps.DeadLetters.List(ctx, q)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			if err := f(idsOf(found)); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		q.Cursor = next
+	}
+}
+
+func idsOf(letters []event.DeadLetter) []string {
+	ids := make([]string, len(letters))
+	for i := range letters {
+		ids[i] = letters[i].ID
+	}
+	return ids
+}
+
+func (s deadLetterServer) RetryDeadLetters(ctx context.Context, req *posthornv1.RetryDeadLettersRequest) (*posthornv1.RetryDeadLettersResponse, error) {
+	out := &posthornv1.RetryDeadLettersResponse{}
+	err := s.selected(ctx, req, func(ids []string) error {
+		if req.GetDryRun() {
+			out.Retried += int32(len(ids))
+			return nil
+		}
+		done, err := s.deps.DeadLetters.Retry(ctx, ids)
+		if err != nil {
+			return err
+		}
+		for _, r := range done {
+			res := &posthornv1.RetryDeadLettersResponse_Result{Id: r.ID, EventId: r.Event, Subscription: r.Subscription, Round: int32(r.Round)}
+			if r.Err != nil {
+				res.Error = wire.Refusal(r.Err)
+			} else {
+				out.Retried++
+			}
+			if r.Err != nil || len(out.Results) < maxNamed {
+				out.Results = append(out.Results, res)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
+	return out, nil
+}
+
+func (s deadLetterServer) DeleteDeadLetter(ctx context.Context, req *posthornv1.DeleteDeadLetterRequest) (*emptypb.Empty, error) {
+	there, err := s.deps.DeadLetters.Remove(ctx, req.GetId())
+	if err == nil && !there {
+		err = errs.New(errs.NotFound, "dead letter %s is not there; it was retried, deleted, or is kept no longer", req.GetId())
+	}
+	return &emptypb.Empty{}, s.status(ctx, err)
+}
+
+func (s deadLetterServer) DeleteDeadLetters(ctx context.Context, req *posthornv1.DeleteDeadLettersRequest) (*posthornv1.DeleteDeadLettersResponse, error) {
+	out := &posthornv1.DeleteDeadLettersResponse{}
+	err := s.selected(ctx, req, func(ids []string) error {
+		if req.GetDryRun() {
+			out.Deleted += int32(len(ids))
+			return nil
+		}
+		for _, id := range ids {
+			there, err := s.deps.DeadLetters.Remove(ctx, id)
+			if err != nil {
+				return err
+			}
+			if there {
+				out.Deleted++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
+	return out, nil
+}
