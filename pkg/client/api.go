@@ -98,13 +98,29 @@ func (c *Client) ListDeadLetters(ctx context.Context, req *posthornv1.ListDeadLe
 
 // RetryDeadLetters queues the deliveries anew, each as a new round, and answers
 // for each. It is not repeated by itself.
-func (c *Client) RetryDeadLetters(ctx context.Context, ids ...string) (*posthornv1.RetryDeadLettersResponse, error) {
-	body, err := protojson.Marshal(&posthornv1.RetryDeadLettersRequest{Ids: ids})
-	if err != nil {
-		return nil, fmt.Errorf("client: dead letters: %w", err)
-	}
+func (c *Client) RetryDeadLetters(ctx context.Context, req *posthornv1.RetryDeadLettersRequest) (*posthornv1.RetryDeadLettersResponse, error) {
 	out := new(posthornv1.RetryDeadLettersResponse)
-	return out, c.into(ctx, call{method: http.MethodPost, path: "/api/v1/deadletters:retry", body: body}, out)
+	return out, c.post(ctx, "/api/v1/deadletters:retry", req, out)
+}
+
+// DeleteDeadLetters deletes for good what req names or selects, and returns how
+// many there were.
+func (c *Client) DeleteDeadLetters(ctx context.Context, req *posthornv1.DeleteDeadLettersRequest) (int, error) {
+	query, err := queryOf(req)
+	if err != nil {
+		return 0, err
+	}
+	out := new(posthornv1.DeleteDeadLettersResponse)
+	err = c.into(ctx, call{method: http.MethodDelete, path: "/api/v1/deadletters", query: query, repeat: always}, out)
+	return int(out.GetDeleted()), err
+}
+
+func (c *Client) post(ctx context.Context, path string, req, out proto.Message) error {
+	body, err := protojson.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("client: %s: %w", path, err)
+	}
+	return c.into(ctx, call{method: http.MethodPost, path: path, body: body}, out)
 }
 
 // WhoAmI tells who the client's key is to the platform.
@@ -133,7 +149,7 @@ func parser[T proto.Message](empty func() T) func(json.RawMessage) (T, error) {
 }
 
 // queryOf writes the fields that are set as parameters, with their JSON names.
-// It is for messages whose fields are scalars.
+// It is for messages whose fields are scalars, or lists of them.
 func queryOf(m proto.Message) (url.Values, error) {
 	raw, err := protojson.Marshal(m)
 	if err != nil {
@@ -145,13 +161,21 @@ func queryOf(m proto.Message) (url.Values, error) {
 	}
 	query := url.Values{}
 	for name, v := range fields {
-		text := string(v)
-		if len(v) > 0 && v[0] == '"' {
-			if err := json.Unmarshal(v, &text); err != nil {
+		list := []json.RawMessage{v}
+		if v[0] == '[' {
+			if err := json.Unmarshal(v, &list); err != nil {
 				return nil, fmt.Errorf("client: query: %w", err)
 			}
 		}
-		query.Set(name, text)
+		for _, one := range list {
+			text := string(one)
+			if one[0] == '"' {
+				if err := json.Unmarshal(one, &text); err != nil {
+					return nil, fmt.Errorf("client: query: %w", err)
+				}
+			}
+			query.Add(name, text)
+		}
 	}
 	return query, nil
 }

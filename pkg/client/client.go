@@ -52,6 +52,9 @@ type Client struct {
 	Sources       *Collection[*posthornv1.Source]
 	Subscriptions *Collection[*posthornv1.Subscription]
 	Policies      *Collection[*posthornv1.Policy]
+	// Authorizations are named after their contexts.
+	Authorizations *Collection[*posthornv1.Authorization]
+	Users          *Collection[*posthornv1.User]
 
 	base string // without a slash at the end
 	http *http.Client
@@ -87,6 +90,8 @@ func New(baseURL string, cfg Config) (*Client, error) {
 	c.Sources = newCollection(c, "sources", func() *posthornv1.Source { return new(posthornv1.Source) })
 	c.Subscriptions = newCollection(c, "subscriptions", func() *posthornv1.Subscription { return new(posthornv1.Subscription) })
 	c.Policies = newCollection(c, "policies", func() *posthornv1.Policy { return new(posthornv1.Policy) })
+	c.Authorizations = newCollection(c, "authorizations", func() *posthornv1.Authorization { return new(posthornv1.Authorization) })
+	c.Users = newCollection(c, "users", func() *posthornv1.User { return new(posthornv1.User) })
 	return c, nil
 }
 

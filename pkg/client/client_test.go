@@ -150,7 +150,7 @@ func TestWhatIsRepeated(t *testing.T) {
 		return err
 	}
 	retry := func(ctx context.Context, c *client.Client) error {
-		_, err := c.RetryDeadLetters(ctx, "1")
+		_, err := c.RetryDeadLetters(ctx, &posthornv1.RetryDeadLettersRequest{Ids: []string{"1"}})
 		return err
 	}
 	edit := func(ctx context.Context, c *client.Client) error {

@@ -19,13 +19,16 @@ func settable(m proto.Message) proto.Message {
 	case *posthornv1.Subscription:
 		v.Meta, v.SecretCount = nil, 0
 	case *posthornv1.Policy:
-		v.Meta, v.Warnings = nil, nil
+		v.Meta, v.Warnings, v.SecretCount = nil, nil, 0
+	case *posthornv1.Authorization:
+		v.Meta, v.SecretCount = nil, 0
+	case *posthornv1.User:
+		v.Meta, v.LockedUntil = nil, nil
 	}
 	return m
 }
 
-// Settable returns a copy of a source, subscription or policy without the
-// fields that the platform sets: what is worth keeping in a file.
+// Settable returns a copy of a resource without the fields that the platform sets: what is worth keeping in a file.
 func Settable[T Resource](v T) T { return settable(v).(T) }
 
 func setMeta(m proto.Message, meta *posthornv1.Meta) {
@@ -36,12 +39,30 @@ func setMeta(m proto.Message, meta *posthornv1.Meta) {
 		v.Meta = meta
 	case *posthornv1.Policy:
 		v.Meta = meta
+	case *posthornv1.Authorization:
+		v.Meta = meta
+	case *posthornv1.User:
+		v.Meta = meta
 	}
 }
 
+// hasSecrets reports whether m has what cannot be read back.
 func hasSecrets(m proto.Message) bool {
-	s, ok := m.(interface{ GetSecrets() []string })
-	return ok && len(s.GetSecrets()) > 0
+	switch v := m.(type) {
+	case interface{ GetSecrets() []string }:
+		return len(v.GetSecrets()) > 0
+	case *posthornv1.Authorization:
+		return v.GetOauth().GetClientSecret() != ""
+	case *posthornv1.User:
+		return v.GetPassword() != ""
+	case *posthornv1.Policy:
+		for _, in := range v.GetSecurity().GetFlow() {
+			if in.GetHmac().GetSecret() != "" || in.GetHeaderValue().GetValue() != "" || in.GetJsonField().GetValue() != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // canonical returns a copy in which fields that were left empty have the
@@ -56,6 +77,8 @@ func canonical(m proto.Message) proto.Message {
 		canonicalSubscription(v)
 	case *posthornv1.Policy:
 		canonicalPolicy(v)
+	case *posthornv1.Authorization:
+		canonicalAuthorization(v)
 	}
 	return m
 }
@@ -82,6 +105,13 @@ func canonicalSubscription(v *posthornv1.Subscription) {
 	orDefault(&v.Priority, posthornv1.Subscription_NORMAL)
 	if w := v.GetDestination().GetWebhook(); w != nil {
 		orDefault(&w.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
+	}
+}
+
+func canonicalAuthorization(v *posthornv1.Authorization) {
+	if o := v.Oauth; o != nil {
+		orDefault(&o.Mode, posthornv1.Authorization_OAuth_CALLOUT)
+		orDuration(&o.Timeout, 3*time.Second)
 	}
 }
 

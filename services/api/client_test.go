@@ -110,7 +110,7 @@ func testSDKEvents(t *testing.T, c *client.Client, r *rig) {
 	if n, err := c.ReplayEvent(t.Context(), "ev_1"); err != nil || n != 3 {
 		t.Errorf("replayed to %d, %v; want 3", n, err)
 	}
-	if res, err := c.RetryDeadLetters(t.Context(), "1", "404"); err != nil || res.GetRetried() != 1 {
+	if res, err := c.RetryDeadLetters(t.Context(), &posthornv1.RetryDeadLettersRequest{Ids: []string{"1", "404"}}); err != nil || res.GetRetried() != 1 {
 		t.Errorf("retried %v, %v; want 1", res, err)
 	}
 }

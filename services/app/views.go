@@ -84,6 +84,10 @@ func (v deadLetterViews) Retry(ctx context.Context, ids []string) ([]api.Retried
 	return out, nil
 }
 
+func (v deadLetterViews) Remove(ctx context.Context, id string) (bool, error) {
+	return v.letters.Remove(ctx, id)
+}
+
 // localBroker is the broker of this process, as the Master API calls it.
 type localBroker struct{ *broker.Server }
 

@@ -32,6 +32,7 @@ func newFake(key string) *fake {
 	crud(f, mux, "sources", func() *posthornv1.Source { return new(posthornv1.Source) })
 	crud(f, mux, "subscriptions", func() *posthornv1.Subscription { return new(posthornv1.Subscription) })
 	crud(f, mux, "policies", func() *posthornv1.Policy { return new(posthornv1.Policy) })
+	crud(f, mux, "authorizations", func() *posthornv1.Authorization { return new(posthornv1.Authorization) })
 	mux.HandleFunc("POST /api/v1/events", f.publish)
 	mux.HandleFunc("POST /api/v1/events:batch", f.publishBatch)
 	mux.HandleFunc("GET /api/v1/events", f.listEvents)
@@ -39,6 +40,7 @@ func newFake(key string) *fake {
 	mux.HandleFunc("GET /api/v1/events/{id}/trace", f.trace)
 	mux.HandleFunc("GET /api/v1/deadletters", f.deadLetters)
 	mux.HandleFunc("POST /api/v1/deadletters:retry", f.retry)
+	mux.HandleFunc("DELETE /api/v1/deadletters", f.deleteLetters)
 	mux.HandleFunc("PUT /api/v1/schemas/{type...}", f.putSchema)
 	mux.HandleFunc("GET /api/v1/schemas/{type...}", f.getSchema)
 	mux.HandleFunc("GET /api/v1/schemas", f.listSchemas)
@@ -291,9 +293,37 @@ func (f *fake) deadLetters(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, r, items, 2)
 }
 
+// deleteLetters says what it was asked for, in numbers.
+func (f *fake) deleteLetters(w http.ResponseWriter, r *http.Request) {
+	n := len(r.URL.Query()["ids"])
+	if n == 0 && r.URL.RawQuery == "" {
+		refuse(w, 400, "ids: is empty")
+		return
+	}
+	if r.FormValue("subscription") == "orders" {
+		n = 3
+	}
+	answer(w, 200, map[string]any{"deleted": n})
+}
+
 func (f *fake) retry(w http.ResponseWriter, r *http.Request) {
-	var req struct{ IDs []string }
+	var req struct {
+		IDs    []string
+		Status string
+		DryRun bool
+	}
 	json.NewDecoder(r.Body).Decode(&req)
+	if req.Status == "5xx" {
+		req.IDs = []string{"1", "2", "3"}
+	}
+	if req.DryRun {
+		answer(w, 200, map[string]any{"retried": len(req.IDs)})
+		return
+	}
+	if len(req.IDs) == 0 {
+		refuse(w, 400, "ids: is empty")
+		return
+	}
 	var results []any
 	retried := 0
 	for _, id := range req.IDs {

@@ -78,6 +78,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newSource(a),
 		newSubscription(a),
 		newPolicy(a),
+		newAuthorization(a),
 		newSchema(a),
 		newPublish(a),
 		newEvent(a),
