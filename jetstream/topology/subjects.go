@@ -49,7 +49,9 @@ const (
 	HeaderRevision = "Posthorn-Revision" // of the event in KV bucket events
 	HeaderPayload  = "Posthorn-Payload"  // "object" when the data is in the object store
 	HeaderRound    = "Posthorn-Round"    // of a delivery, when it is not the first
-	HeaderTrace    = "traceparent"       // W3C trace context
+	// W3C trace context. Under its usual name the server would take it as a request
+	// to trace the message on its way, and parse all headers of every message.
+	HeaderTrace = "Posthorn-Traceparent"
 )
 
 // BucketStream returns the name of the stream below a KV bucket.

@@ -157,7 +157,30 @@ func validDestination(spec *posthornv1.Subscription) error {
 	if s := w.GetExpectedStatus(); s != 0 && (s < 200 || s > 299) {
 		return errs.Field("destination.webhook.expectedStatus", "is %d, must be 200 to 299, or 0 for any of them", s)
 	}
-	return validHeaders(w.GetHeaders())
+	if err := validHeaders(w.GetHeaders()); err != nil {
+		return err
+	}
+	return validJWTSignature(w)
+}
+
+func validJWTSignature(w *posthornv1.Webhook) error {
+	s := w.GetJwtSignature()
+	if s.GetHeader() == "" {
+		return nil
+	}
+	const field = "destination.webhook.jwtSignature.header"
+	if !httpguts.ValidHeaderFieldName(s.GetHeader()) {
+		return errs.Field(field, "%q is not the name of a header", s.GetHeader())
+	}
+	if reserved(strings.ToLower(s.GetHeader())) {
+		return errs.Field(field, "%s is set by the platform or the connection and can't be chosen", s.GetHeader())
+	}
+	for name := range w.GetHeaders() {
+		if strings.EqualFold(name, s.GetHeader()) {
+			return errs.Field(field, "%s is among destination.webhook.headers too", s.GetHeader())
+		}
+	}
+	return nil
 }
 
 // validURL does not show the URL, which may have credentials.

@@ -100,6 +100,9 @@ func TestWhatIsWrongIsRefusedByField(t *testing.T) {
 		{"the content type", header("content-type", "a"), "destination.webhook.headers.content-type", "set by the platform"},
 		{"the length", header("Content-Length", "1"), "destination.webhook.headers.Content-Length", "set by the platform"},
 		{"the transfer", header("Transfer-Encoding", "chunked"), "destination.webhook.headers.Transfer-Encoding", "set by the platform"},
+		{"a JWT in our header", jwt("Webhook-Id"), "destination.webhook.jwtSignature.header", "set by the platform"},
+		{"a JWT in no header", jwt("a b"), "destination.webhook.jwtSignature.header", "not the name"},
+		{"a JWT in a header of its own", jwt("x-ENV"), "destination.webhook.jwtSignature.header", "too"},
 		{"order", func(s *spec) { s.Ordered = true }, "ordered", "not available in this version"},
 		{"a rate", func(s *spec) { s.RatePerSecond = 0.1 }, "ratePerSecond", "not available in this version"},
 		{"less than no rate", func(s *spec) { s.RatePerSecond = -1 }, "ratePerSecond", "must not be negative"},
@@ -184,4 +187,13 @@ func compile(t testing.TB, text string) *subscription.Subscription {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// jwt asks for a JWT in a header, beside another header.
+func jwt(name string) func(*posthornv1.Subscription) {
+	return func(s *posthornv1.Subscription) {
+		w := s.GetDestination().GetWebhook()
+		w.Headers = map[string]string{"X-Env": "prod"}
+		w.JwtSignature = &posthornv1.JwtSignature{Header: name}
+	}
 }

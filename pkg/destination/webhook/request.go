@@ -61,7 +61,7 @@ func (h *headerMaker) setIf(key, value string) {
 
 func (w *Webhook) header(m *destination.Message, body []byte) http.Header {
 	ev := m.Event
-	n := 15 + len(ev.Extensions) // all that is set below
+	n := 16 + len(ev.Extensions) // all that is set below
 	h := headerMaker{header: make(http.Header, n+len(w.static)), values: make([]string, 0, n)}
 	for _, f := range w.static {
 		h.header[f.key] = f.values
@@ -84,6 +84,9 @@ func (w *Webhook) header(m *destination.Message, body []byte) http.Header {
 	h.setIf("Hmac-Sig", text[standard:certes])
 	if m.Delivery != nil && m.Delivery.Attempt > 0 {
 		h.set("Webhook-Attempt", strconv.Itoa(m.Delivery.Attempt))
+	}
+	if w.jwtHeader != "" {
+		h.set(w.jwtHeader, w.jwtPrefix+signature.DeliveryJWT(w.certes, w.jwtIssuer, w.subscription, ev.ID, body, m.Now))
 	}
 	h.setIf("Traceparent", m.TraceParent)
 	h.setIf("Tracestate", ev.TraceState)

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -31,6 +32,11 @@ type Webhook struct {
 
 	keys   []signature.StandardKey // one for each secret, in their order
 	certes []byte                  // the first secret that is shared; may be empty
+
+	jwtHeader    string // canonical; empty for no JWT
+	jwtPrefix    string // of its value
+	jwtIssuer    string
+	subscription string
 }
 
 // A field is a header that is the same in every request.
@@ -52,6 +58,7 @@ func New(c *Client, spec *posthornv1.Webhook, subscription string, secrets []str
 		format:         spec.GetFormat(),
 		expectedStatus: int(spec.GetExpectedStatus()),
 		disableOnGone:  spec.GetDisableOnGone(),
+		subscription:   subscription,
 	}
 	switch w.format {
 	case posthornv1.Webhook_FORMAT_UNSPECIFIED:
@@ -67,6 +74,9 @@ func New(c *Client, spec *posthornv1.Webhook, subscription string, secrets []str
 		return nil, err
 	}
 	if err := w.setStatic(spec.GetHeaders(), u.User); err != nil {
+		return nil, err
+	}
+	if err := w.setJWT(spec.GetJwtSignature()); err != nil {
 		return nil, err
 	}
 	u.User = nil
@@ -164,6 +174,32 @@ func (w *Webhook) setStatic(headers map[string]string, user *url.Userinfo) error
 		w.static = append(w.static, field{key, []string{value}})
 	}
 	slices.SortFunc(w.static, func(a, b field) int { return strings.Compare(a.key, b.key) })
+	return nil
+}
+
+// DefaultJWTHeader is where a delivery's JWT goes when the subscription does not say.
+const DefaultJWTHeader = "X-Signature-JWT"
+
+func (w *Webhook) setJWT(spec *posthornv1.JwtSignature) error {
+	if spec == nil {
+		return nil
+	}
+	const name = "destination.webhook.jwtSignature"
+	w.jwtHeader = http.CanonicalHeaderKey(cmp.Or(spec.GetHeader(), DefaultJWTHeader))
+	w.jwtIssuer = cmp.Or(spec.GetIssuer(), "posthorn")
+	switch {
+	case !httpguts.ValidHeaderFieldName(w.jwtHeader):
+		return errs.Field(name+".header", "%q is not the name of a header", spec.GetHeader())
+	case reserved(w.jwtHeader):
+		return errs.Field(name+".header", "%s is set by the platform", w.jwtHeader)
+	case slices.ContainsFunc(w.static, func(f field) bool { return f.key == w.jwtHeader }):
+		return errs.Field(name+".header", "%s is among the subscription's own headers, or its URL has a user", w.jwtHeader)
+	case len(w.certes) == 0:
+		return errs.Field(name, "needs a secret that is shared; subscription %q has private keys only", w.subscription)
+	}
+	if w.jwtHeader == "Authorization" {
+		w.jwtPrefix = "Bearer "
+	}
 	return nil
 }
 

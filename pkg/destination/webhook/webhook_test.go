@@ -435,3 +435,57 @@ func TestBlockedWithoutAllow(t *testing.T) {
 		}
 	}
 }
+
+// The claims are those of the policy document (S16); its vector is in pkg/signature.
+func TestJWTSignature(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, header, issuer  string
+		wantHeader, wantBegin string
+		wantIssuer            string
+	}{
+		{"by default", "", "", "X-Signature-Jwt", "", "posthorn"},
+		{"in a header of choice", "x-jws", "staging", "X-Jws", "", "staging"},
+		{"as a bearer token", "authorization", "staging", "Authorization", "Bearer ", "staging"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h, got := record(t)
+			srv := httptest.NewServer(h)
+			defer srv.Close()
+			w := newWebhook(t, newClient(t, Config{}), &posthornv1.Webhook{
+				Url: srv.URL, JwtSignature: &posthornv1.JwtSignature{Header: tt.header, Issuer: tt.issuer},
+			}, "hush-hush")
+			send(t, w, newMessage(`{"id":1}`))
+			req := <-got
+			token, ok := strings.CutPrefix(req.header.Get(tt.wantHeader), tt.wantBegin)
+			parts := strings.Split(token, ".")
+			if !ok || len(parts) != 3 {
+				t.Fatalf("header %s is %q, want a JWT after %q", tt.wantHeader, req.header.Get(tt.wantHeader), tt.wantBegin)
+			}
+			claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := `{"iss":"` + tt.wantIssuer + `","sub":"orders-erp","jti":"ev_01","c_hash":"037c9214eef74cc3887f3a4f085b4e17d76280dafd273b0ee160c09c4ba1cfd4","iat":1614265330}`
+			if string(claims) != want {
+				t.Errorf("claims are %s, want %s", claims, want)
+			}
+			sum := hmac.New(sha256.New, []byte("hush-hush"))
+			sum.Write([]byte(parts[0] + "." + parts[1]))
+			if sig := base64.RawURLEncoding.EncodeToString(sum.Sum(nil)); sig != parts[2] {
+				t.Errorf("signature is %s, want %s", parts[2], sig)
+			}
+		})
+	}
+	for name, spec := range map[string]*posthornv1.Webhook{
+		"a header of the platform": {Url: "https://e.example", JwtSignature: &posthornv1.JwtSignature{Header: "webhook-id"}},
+		"no name of a header":      {Url: "https://e.example", JwtSignature: &posthornv1.JwtSignature{Header: "a b"}},
+		"a header that is set":     {Url: "https://e.example", Headers: map[string]string{"X-A": "b"}, JwtSignature: &posthornv1.JwtSignature{Header: "x-a"}},
+	} {
+		if _, err := New(newClient(t, Config{}), spec, "s", []string{"hush-hush"}); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("%s: got error %v, want it refused", name, err)
+		}
+	}
+}

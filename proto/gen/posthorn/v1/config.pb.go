@@ -477,7 +477,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -526,7 +526,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -581,7 +581,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -1626,6 +1626,9 @@ type Webhook struct {
 	ExpectedStatus int32 `protobuf:"varint,4,opt,name=expected_status,json=expectedStatus,proto3" json:"expected_status,omitempty"`
 	// An endpoint that answers 410 disables the subscription.
 	DisableOnGone bool `protobuf:"varint,5,opt,name=disable_on_gone,json=disableOnGone,proto3" json:"disable_on_gone,omitempty"`
+	// Adds a JWT (HS256 with the subscription's first secret) to every request,
+	// whose c_hash is the SHA-256 of the body in hex.
+	JwtSignature  *JwtSignature `protobuf:"bytes,6,opt,name=jwt_signature,json=jwtSignature,proto3" json:"jwt_signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1695,6 +1698,69 @@ func (x *Webhook) GetDisableOnGone() bool {
 	return false
 }
 
+func (x *Webhook) GetJwtSignature() *JwtSignature {
+	if x != nil {
+		return x.JwtSignature
+	}
+	return nil
+}
+
+// JwtSignature says where a delivery's JWT goes and who it says it is from. Its
+// sub is the subscription, its jti the webhook-id.
+type JwtSignature struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Default "X-Signature-JWT". In Authorization it is written after "Bearer ".
+	Header string `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// The claim iss: the subscriber's name for this platform. Default "posthorn".
+	Issuer        string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JwtSignature) Reset() {
+	*x = JwtSignature{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JwtSignature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JwtSignature) ProtoMessage() {}
+
+func (x *JwtSignature) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JwtSignature.ProtoReflect.Descriptor instead.
+func (*JwtSignature) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *JwtSignature) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+func (x *JwtSignature) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
 // A Policy is two things: publisher security, and delivery settings.
 type Policy struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1713,7 +1779,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1791,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1804,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetName() string {
@@ -1800,7 +1866,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1878,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1891,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -1860,7 +1926,7 @@ type Interceptor struct {
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1938,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1951,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -2049,7 +2115,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2127,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2140,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -2124,7 +2190,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2202,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2215,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -2206,7 +2272,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2284,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2358,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2370,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2424,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2436,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2449,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -2410,7 +2476,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2488,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2501,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -2460,7 +2526,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2538,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2551,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -2500,7 +2566,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +2578,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +2591,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -2566,7 +2632,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2644,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2657,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -2625,7 +2691,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +2703,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2650,7 +2716,7 @@ func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
 func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 5}
 }
 
 func (x *Interceptor_Hmac) GetHeader() string {
@@ -2713,7 +2779,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +2791,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +2804,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -2767,7 +2833,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2845,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2858,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -2978,13 +3044,14 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x03LOW\x10\x03\"G\n" +
 	"\vDestination\x120\n" +
 	"\awebhook\x18\x01 \x01(\v2\x14.posthorn.v1.WebhookH\x00R\awebhookB\x06\n" +
-	"\x04kind\"\xf9\x02\n" +
+	"\x04kind\"\xb9\x03\n" +
 	"\aWebhook\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12;\n" +
 	"\aheaders\x18\x02 \x03(\v2!.posthorn.v1.Webhook.HeadersEntryR\aheaders\x123\n" +
 	"\x06format\x18\x03 \x01(\x0e2\x1b.posthorn.v1.Webhook.FormatR\x06format\x12'\n" +
 	"\x0fexpected_status\x18\x04 \x01(\x05R\x0eexpectedStatus\x12&\n" +
-	"\x0fdisable_on_gone\x18\x05 \x01(\bR\rdisableOnGone\x1a:\n" +
+	"\x0fdisable_on_gone\x18\x05 \x01(\bR\rdisableOnGone\x12>\n" +
+	"\rjwt_signature\x18\x06 \x01(\v2\x19.posthorn.v1.JwtSignatureR\fjwtSignature\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"]\n" +
@@ -2992,7 +3059,10 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CLOUDEVENTS_BINARY\x10\x01\x12\x1a\n" +
 	"\x16CLOUDEVENTS_STRUCTURED\x10\x02\x12\a\n" +
-	"\x03RAW\x10\x03\"\x8a\x02\n" +
+	"\x03RAW\x10\x03\">\n" +
+	"\fJwtSignature\x12\x16\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\x8a\x02\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x121\n" +
@@ -3099,7 +3169,7 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -3122,29 +3192,30 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(*Subscription)(nil),            // 18: posthorn.v1.Subscription
 	(*Destination)(nil),             // 19: posthorn.v1.Destination
 	(*Webhook)(nil),                 // 20: posthorn.v1.Webhook
-	(*Policy)(nil),                  // 21: posthorn.v1.Policy
-	(*Security)(nil),                // 22: posthorn.v1.Security
-	(*Interceptor)(nil),             // 23: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 24: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 25: posthorn.v1.Backoff
-	(*Authorization_OAuth)(nil),     // 26: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 27: posthorn.v1.Authorization.Jwt
-	nil,                             // 28: posthorn.v1.Webhook.HeadersEntry
-	(*Interceptor_AccessToken)(nil), // 29: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 30: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 31: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 32: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 33: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 34: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 35: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 36: posthorn.v1.Interceptor.JsonField
-	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
-	(Event_Direction)(0),            // 39: posthorn.v1.Event.Direction
+	(*JwtSignature)(nil),            // 21: posthorn.v1.JwtSignature
+	(*Policy)(nil),                  // 22: posthorn.v1.Policy
+	(*Security)(nil),                // 23: posthorn.v1.Security
+	(*Interceptor)(nil),             // 24: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 25: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 26: posthorn.v1.Backoff
+	(*Authorization_OAuth)(nil),     // 27: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 28: posthorn.v1.Authorization.Jwt
+	nil,                             // 29: posthorn.v1.Webhook.HeadersEntry
+	(*Interceptor_AccessToken)(nil), // 30: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 31: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 32: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 33: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 34: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 35: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 36: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 37: posthorn.v1.Interceptor.JsonField
+	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
+	(Event_Direction)(0),            // 40: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	37, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	37, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	38, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	38, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
 	16, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
@@ -3153,52 +3224,53 @@ var file_posthorn_v1_config_proto_depIdxs = []int32{
 	13, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
 	14, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
 	10, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	26, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	27, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	27, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	28, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
 	10, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
 	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
 	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	38, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	39, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	39, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	40, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
 	19, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
 	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
 	10, // 19: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
 	20, // 20: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	28, // 21: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	29, // 21: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
 	6,  // 22: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	22, // 23: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	24, // 24: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	10, // 25: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	23, // 26: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	29, // 27: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	30, // 28: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	31, // 29: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	32, // 30: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	33, // 31: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	34, // 32: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	35, // 33: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	36, // 34: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	38, // 35: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	25, // 36: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	9,  // 37: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	38, // 38: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	38, // 39: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	38, // 40: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	2,  // 41: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	38, // 42: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	38, // 43: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	7,  // 44: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	7,  // 45: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	7,  // 46: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 47: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 48: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 49: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	38, // 50: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	21, // 23: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
+	23, // 24: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	25, // 25: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	10, // 26: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	24, // 27: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	30, // 28: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	31, // 29: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	32, // 30: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	33, // 31: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	34, // 32: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	35, // 33: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	36, // 34: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	37, // 35: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	39, // 36: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	26, // 37: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	9,  // 38: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	39, // 39: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	39, // 40: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	39, // 41: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	2,  // 42: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	39, // 43: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	39, // 44: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	7,  // 45: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	7,  // 46: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	7,  // 47: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 48: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 49: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 50: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	39, // 51: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -3210,7 +3282,7 @@ func file_posthorn_v1_config_proto_init() {
 	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[13].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
@@ -3220,19 +3292,19 @@ func file_posthorn_v1_config_proto_init() {
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[16].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[26].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[27].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
