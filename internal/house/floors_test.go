@@ -16,6 +16,7 @@ var floors = map[string]int{
 	"pkg/errs":  0,
 
 	"pkg/bucket":    1,
+	"pkg/certs":     1,
 	"pkg/signature": 1,
 	"pkg/seal":      1,
 	"pkg/telemetry": 1,

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,8 @@ type Config struct {
 	// MaxStore is the most that all streams together may reserve, in bytes.
 	// Default: no limit of the server's own.
 	MaxStore int64
+	// TLS, if set, is spoken with clients, but for this process's own.
+	TLS *tls.Config
 	// SyncAlways makes the server sync every message to disk by itself, for
 	// platforms without the commit barrier.
 	SyncAlways bool
@@ -35,7 +38,11 @@ type Config struct {
 type Server struct {
 	ns   *server.Server
 	lock *os.File
+	tls  bool
 }
+
+// tlsTimeout bounds the handshake of a client, in seconds.
+const tlsTimeout = 5
 
 // Start starts a server and waits until clients can connect.
 func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
@@ -53,7 +60,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &Server{ns: ns, lock: lock}, nil
+	return &Server{ns: ns, lock: lock, tls: cfg.TLS != nil}, nil
 }
 
 func start(ctx context.Context, cfg Config, log *slog.Logger) (*server.Server, error) {
@@ -120,6 +127,9 @@ func options(ctx context.Context, cfg Config) (*server.Options, error) {
 		return nil, err
 	}
 	opts.Host, opts.Port = host, n
+	if cfg.TLS != nil {
+		opts.TLSConfig, opts.TLSTimeout = cfg.TLS, tlsTimeout
+	}
 	return opts, nil
 }
 
@@ -155,16 +165,20 @@ func (s *Server) URL() string {
 	if s.ns.Addr() == nil {
 		return ""
 	}
+	if s.tls {
+		return "tls://" + s.ns.Addr().String()
+	}
 	return "nats://" + s.ns.Addr().String()
 }
 
 // Connect returns a new connection of this process. A TCP connection over
 // loopback, where the server listens, is faster than the server's in-process
-// pipe, which has no buffer.
+// pipe, which has no buffer; but not if it would be encrypted.
 func (s *Server) Connect(name string, opts ...nats.Option) (*nats.Conn, error) {
 	opts = append([]nats.Option{nats.Name(name)}, opts...)
 	url := s.URL()
-	if url == "" {
+	if url == "" || s.tls {
+		url = ""
 		opts = append(opts, nats.InProcessServer(s.ns))
 	}
 	nc, err := nats.Connect(url, opts...)

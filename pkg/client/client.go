@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,10 @@ type Config struct {
 	// HTTPClient makes the requests. Default: one of its own with a timeout of
 	// 30s, which follows no redirects.
 	HTTPClient *http.Client
+
+	// TLS is how servers with https URLs are called. Default: by the authorities
+	// of the system. It is not looked at with an HTTPClient.
+	TLS *tls.Config
 
 	// UserAgent is the User-Agent header. Default "posthorn-go".
 	UserAgent string
@@ -78,7 +83,7 @@ func New(baseURL string, cfg Config) (*Client, error) {
 		return nil, errors.New("client: the key has a line break in it")
 	}
 	if cfg.HTTPClient == nil {
-		cfg.HTTPClient = defaultHTTPClient()
+		cfg.HTTPClient = defaultHTTPClient(cfg.TLS)
 	}
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "posthorn-go"
@@ -95,7 +100,7 @@ func New(baseURL string, cfg Config) (*Client, error) {
 	return c, nil
 }
 
-func defaultHTTPClient() *http.Client {
+func defaultHTTPClient(tlsConfig *tls.Config) *http.Client {
 	h := &http.Client{
 		Timeout: 30 * time.Second,
 		// A redirected publish would arrive as a GET without a body, and the key
@@ -106,6 +111,9 @@ func defaultHTTPClient() *http.Client {
 		t = t.Clone()
 		// The default of two makes parallel publishers open a connection a request.
 		t.MaxIdleConnsPerHost = 64
+		if tlsConfig != nil {
+			t.TLSClientConfig = tlsConfig.Clone()
+		}
 		h.Transport = t
 	}
 	return h

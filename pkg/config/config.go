@@ -88,6 +88,7 @@ type Config struct {
 	// flight. It should be above the longest timeout of a policy (30s).
 	ShutdownTimeout time.Duration `koanf:"shutdown-timeout" usage:"how long a stop waits for attempts in flight"`
 
+	TLS         TLS        `koanf:"tls" usage:"certificates of everything that listens, and between processes"`
 	Store       Store      `koanf:"store" usage:"events and their data"`
 	Deliveries  Deliveries `koanf:"deliveries" usage:"the queue of deliveries"`
 	Attempts    Retention  `koanf:"attempts" usage:"the record of attempts"`
@@ -99,6 +100,21 @@ type Config struct {
 	// origins says where each setting was written that was: "--store-max-age",
 	// "POSTHORN_STORE_MAX_AGE", "posthorn.yaml: store.max-age".
 	origins map[string]string
+}
+
+// TLS names files in PEM. They are read again when they change.
+type TLS struct {
+	// Cert is this process's certificate, with those between it and its authority.
+	// With it everything that listens speaks TLS; without, nothing does.
+	Cert string `koanf:"cert" usage:"certificate of this process, in PEM; with it everything that listens speaks TLS"`
+	// Key is its private key.
+	Key string `koanf:"key" usage:"its private key, in PEM"`
+	// CA has the authorities of the other processes and of NATS. Default: the system's.
+	CA string `koanf:"ca" usage:"authorities of the other processes, in PEM; none: the system's"`
+	// ClientCA has the authorities of clients.
+	ClientCA string `koanf:"client-ca" usage:"authorities of clients, in PEM"`
+	// ClientAuth says who must show a certificate of ClientCA.
+	ClientAuth ClientAuth `koanf:"client-auth" usage:"who must show a certificate of client-ca: internal (the platform's own processes) or all"`
 }
 
 // Store is about events and their data.
@@ -167,6 +183,7 @@ func Default() *Config {
 		LogFormat:       Text,
 		MaxEventBytes:   8 * MiB,
 		ShutdownTimeout: 35 * time.Second,
+		TLS:             TLS{ClientAuth: Internal},
 		Store:           Store{MaxAge: 14 * day, Replicas: 1, PayloadThreshold: 256 * KiB},
 		Attempts:        Retention{MaxAge: 31 * day},
 		DeadLetters:     Retention{MaxAge: 14 * day},

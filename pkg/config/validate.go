@@ -21,6 +21,7 @@ func (c *Config) Validate() error {
 	v.checkRoles()
 	v.checkAddresses()
 	v.checkNATS()
+	v.checkTLS()
 	v.checkLimits()
 	if len(v.problems) > 0 {
 		return fmt.Errorf("config: %w", errors.Join(v.problems...))
@@ -97,6 +98,21 @@ func (v *validator) checkAddresses() {
 				v.wrong(a.key, "%s can be listened on but not called, and this process does not have the role", a.addr)
 			}
 		}
+	}
+}
+
+func (v *validator) checkTLS() {
+	switch t := v.TLS; {
+	case t.Cert != "" && v.Demo:
+		v.wrong("demo", "the demo shows itself without TLS; leave tls.cert out")
+	case t.Cert == "" && t.Key != "":
+		v.wrong("tls.key", "a key is of no use without tls.cert")
+	case t.Cert != "" && t.Key == "":
+		v.wrong("tls.cert", "a certificate is of no use without tls.key")
+	case t.Cert == "" && t.ClientCA != "":
+		v.wrong("tls.client-ca", "clients are asked for certificates over TLS only; set tls.cert and tls.key")
+	case t.ClientCA == "" && t.ClientAuth == AllClients:
+		v.wrong("tls.client-auth", "nobody could show a certificate that is known; set tls.client-ca")
 	}
 }
 

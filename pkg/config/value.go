@@ -59,11 +59,20 @@ const (
 	KV   OnRedisDown = "kv"   // claim in JetStream meanwhile
 )
 
+// ClientAuth says which clients must show a certificate.
+type ClientAuth string
+
+const (
+	Internal   ClientAuth = "internal" // at the ports that only the platform's processes call
+	AllClients ClientAuth = "all"      // everywhere
+)
+
 // choices are the values of settings that have but a few.
 var choices = map[reflect.Type][]string{
 	reflect.TypeFor[Role]():        {string(Gateway), string(Broker), string(Registry), string(API), string(Dispatcher)},
 	reflect.TypeFor[Durability]():  {string(Fsync), string(Flush)},
 	reflect.TypeFor[LogFormat]():   {string(Text), string(JSON)},
+	reflect.TypeFor[ClientAuth]():  {string(Internal), string(AllClients)},
 	reflect.TypeFor[OnRedisDown](): {string(Wait), string(KV)},
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/types/known/emptypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
@@ -13,22 +12,9 @@ import (
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
-// A selector names dead letters, or selects them by what they have in common. Both
-// requests that act on many are one.
-type selector interface {
-	GetIds() []string
-	GetSubscription() string
-	GetFrom() *timestamppb.Timestamp
-	GetTo() *timestamppb.Timestamp
-	GetStatus() string
-	GetEventId() string
-	GetContext() string
-	GetAll() bool
-}
-
 // selected calls f with the IDs that req means, so many at a time. Letters that
 // come while it runs are not among them: it goes from the newest there is backwards.
-func (s deadLetterServer) selected(ctx context.Context, req selector, f func(ids []string) error) error {
+func (s deadLetterServer) selected(ctx context.Context, req *posthornv1.RetryDeadLettersRequest, f func(ids []string) error) error {
 	filter := &posthornv1.ListDeadLettersRequest{
 		Limit: MaxLimit, Subscription: req.GetSubscription(), From: req.GetFrom(), To: req.GetTo(),
 		Status: req.GetStatus(), EventId: req.GetEventId(), Context: req.GetContext(),
@@ -116,7 +102,11 @@ func (s deadLetterServer) DeleteDeadLetter(ctx context.Context, req *posthornv1.
 
 func (s deadLetterServer) DeleteDeadLetters(ctx context.Context, req *posthornv1.DeleteDeadLettersRequest) (*posthornv1.DeleteDeadLettersResponse, error) {
 	out := &posthornv1.DeleteDeadLettersResponse{}
-	err := s.selected(ctx, req, func(ids []string) error {
+	selection := &posthornv1.RetryDeadLettersRequest{
+		Ids: req.GetIds(), Subscription: req.GetSubscription(), From: req.GetFrom(), To: req.GetTo(), Status: req.GetStatus(),
+		EventId: req.GetEventId(), Context: req.GetContext(), All: req.GetAll(),
+	}
+	err := s.selected(ctx, selection, func(ids []string) error {
 		if req.GetDryRun() {
 			out.Deleted += int32(len(ids))
 			return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/posthornhq/posthorn/jetstream/embedded"
 	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/certs"
 	"github.com/posthornhq/posthorn/pkg/commit"
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
@@ -33,6 +34,7 @@ type App struct {
 	barrier    *commit.Barrier // nil where stored does not wait for the disk
 	release    func() error    // of the barrier's file system
 	checkpoint *broker.Checkpoint
+	certs      *certs.Keeper // nil without TLS
 	parts      []part
 	// doors let work in. They open after all parts and close before them.
 	doors []part

@@ -40,6 +40,9 @@ import (
 // bottom, and each "if" on a role is the only place where it is decided.
 func (a *App) build(ctx context.Context) error {
 	cfg, roles := a.cfg, a.cfg.Roles
+	if err := a.openCerts(); err != nil {
+		return err
+	}
 	if err := a.openNATS(ctx); err != nil {
 		return err
 	}

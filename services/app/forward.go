@@ -42,7 +42,11 @@ func (a *App) serveForwarder(ctx context.Context, addr string, conn *grpc.Client
 	if err != nil {
 		return err
 	}
-	srv := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.MaxRecvMsgSize(maxMessage),
+	opts, err := a.serverCredentials(false)
+	if err != nil {
+		return err
+	}
+	opts = append(opts, grpc.ForceServerCodec(rawCodec{}), grpc.MaxRecvMsgSize(maxMessage),
 		grpc.UnknownServiceHandler(func(_ any, st grpc.ServerStream) error {
 			method, ok := grpc.MethodFromServerStream(st)
 			if !ok {
@@ -67,6 +71,6 @@ func (a *App) serveForwarder(ctx context.Context, addr string, conn *grpc.Client
 			}
 			return st.SendMsg(&out)
 		}))
-	a.addGRPC("gateway gRPC", addr, l, srv)
+	a.addGRPC("gateway gRPC", addr, l, grpc.NewServer(opts...))
 	return nil
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -46,6 +46,13 @@ func (a *App) serveHTTP(ctx context.Context, what, addr string, h http.Handler) 
 	if err != nil {
 		return err
 	}
+	tlsConfig, err := a.serverTLS(false)
+	if err != nil {
+		return err
+	}
+	if tlsConfig != nil {
+		l = tls.NewListener(l, tlsConfig)
+	}
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
@@ -70,23 +77,27 @@ func (a *App) serveHTTP(ctx context.Context, what, addr string, h http.Handler) 
 }
 
 // serveGRPC adds a door that serves gRPC on addr, with health and reflection.
-// strict demands a key of every caller; else only who comes from elsewhere
-// needs one, since the port is for the platform's own processes.
+// strict demands a key of every caller; else the port is for the platform's own
+// processes, and who comes from this machine or shows a certificate needs none.
 func (a *App) serveGRPC(ctx context.Context, what, addr string, auth api.Authenticator, strict bool, register func(*grpc.Server)) error {
 	l, err := a.listen(ctx, what, addr)
 	if err != nil {
 		return err
 	}
-	if !strict && loopback(addr) {
+	if !strict && (loopback(addr) || a.mutual(true)) {
 		auth = api.Internal(auth)
 	}
-	opts := []grpc.ServerOption{
+	opts, err := a.serverCredentials(!strict)
+	if err != nil {
+		return err
+	}
+	opts = append(opts,
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(4096),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(api.UnaryAuth(auth)),
 		grpc.ChainStreamInterceptor(api.StreamAuth(auth)),
-	}
+	)
 	srv := grpc.NewServer(opts...)
 	register(srv)
 	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
@@ -132,7 +143,7 @@ func loopback(addr string) bool {
 // dial returns a connection to another process of the platform.
 func (a *App) dial(addr string) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(a.clientCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, PermitWithoutStream: true}),
 	}

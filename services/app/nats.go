@@ -33,8 +33,12 @@ func (a *App) openNATS(ctx context.Context) error {
 		return err
 	}
 	a.release = release
+	tlsConfig, err := a.serverTLS(false)
+	if err != nil {
+		return err
+	}
 	a.server, err = embedded.Start(ctx, embedded.Config{
-		Dir: a.cfg.Data, Listen: a.cfg.NATSListen, SyncAlways: a.cfg.Fsync() && !supported,
+		Dir: a.cfg.Data, Listen: a.cfg.NATSListen, SyncAlways: a.cfg.Fsync() && !supported, TLS: tlsConfig,
 	}, a.log)
 	if err != nil {
 		return err
@@ -92,6 +96,10 @@ func (a *App) connect(name string) (*nats.Conn, error) {
 		opts = append(opts, nats.Name("posthorn-"+name), nats.Timeout(5*time.Second))
 		if a.cfg.NATSCreds != "" {
 			opts = append(opts, nats.UserCredentials(a.cfg.NATSCreds))
+		}
+		if a.certs != nil {
+			// Used where the URL or the server asks for TLS.
+			opts = append(opts, func(o *nats.Options) error { o.TLSConfig = a.certs.Client(); return nil })
 		}
 		nc, err = nats.Connect(a.cfg.NATSURL.Reveal(), opts...)
 	}

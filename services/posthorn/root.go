@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/posthornhq/posthorn/pkg/certs"
 	"github.com/posthornhq/posthorn/pkg/client"
 )
 
@@ -33,6 +36,7 @@ type app struct {
 
 	serverFlag string
 	keyFlag    string
+	tlsFlags   certs.Files // of the connection to the platform
 	dataFlag   string
 	output     format
 
@@ -71,6 +75,9 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.serverFlag, "server", "", "base URL of the platform (POSTHORN_SERVER; default "+defaultServer+")")
 	flags.StringVar(&a.keyFlag, "key", "", "API key (POSTHORN_API_KEY, POSTHORN_ADMIN_KEY)")
+	flags.StringVar(&a.tlsFlags.CA, "ca", "", "authorities of an https server, in PEM (POSTHORN_CA; default the system's)")
+	flags.StringVar(&a.tlsFlags.Cert, "client-cert", "", "certificate to show to the server, in PEM (POSTHORN_CLIENT_CERT)")
+	flags.StringVar(&a.tlsFlags.Key, "client-key", "", "its private key, in PEM (POSTHORN_CLIENT_KEY)")
 	flags.StringVar(&a.dataFlag, "data", "", "data directory whose admin.key is read (POSTHORN_DATA; default "+defaultData+")")
 	flags.VarP(&a.output, "output", "o", "how results are shown: table, json or yaml")
 
@@ -132,11 +139,32 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.New(a.server(), client.Config{Key: key, UserAgent: "posthorn-cli/" + buildVersion(), Retries: a.retries})
+	tlsConfig, err := a.tls()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(a.server(), client.Config{Key: key, TLS: tlsConfig, UserAgent: "posthorn-cli/" + buildVersion(), Retries: a.retries})
 	if err != nil {
 		return nil, usageError{err: fmt.Errorf("--server: %w", err)}
 	}
 	return c, nil
+}
+
+// tls returns nil where nothing is said about it.
+func (a *app) tls() (*tls.Config, error) {
+	files := certs.Files{
+		CA:   firstOf(a.tlsFlags.CA, a.getenv("POSTHORN_CA")),
+		Cert: firstOf(a.tlsFlags.Cert, a.getenv("POSTHORN_CLIENT_CERT")),
+		Key:  firstOf(a.tlsFlags.Key, a.getenv("POSTHORN_CLIENT_KEY")),
+	}
+	if files == (certs.Files{}) {
+		return nil, nil
+	}
+	k, err := certs.New(files, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, usageError{err: err}
+	}
+	return k.Client(), nil
 }
 
 func (a *app) server() string {

@@ -108,14 +108,18 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, log *slog.Logger) e
 // greet tells a person where everything is and what to do next.
 func greet(w io.Writer, cfg *config.Config, f *platform.Facts) {
 	out := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	scheme := "http"
+	if cfg.TLS.Cert != "" {
+		scheme = "https"
+	}
 	out("Posthorn is ready: %s", strings.Trim(fmt.Sprint(cfg.Roles), "[]"))
 	if cfg.Roles.Has(config.Gateway) {
-		out("  publish and manage  http://%s  (events at /events/<source>, Master API at /api/v1)", cfg.HTTP)
+		out("  publish and manage  %s://%s  (events at /events/<source>, Master API at /api/v1)", scheme, cfg.HTTP)
 	}
 	if cfg.Roles.Has(config.Broker) {
 		out("  EventBroker (gRPC)  %s", cfg.Broker)
 	}
-	out("  metrics and health  http://%s/metrics  /healthz  /readyz", cfg.Metrics)
+	out("  metrics and health  %s://%s/metrics  /healthz  /readyz", scheme, cfg.Metrics)
 	if f.NATS != "" {
 		out("  NATS                %s  (try: nats --server %s stream report)", f.NATS, f.NATS)
 		out("  room for events     %.1f GiB in %s, durability %s", float64(f.Limit)/(1<<30), cfg.Data, cfg.Durability)
