@@ -21,6 +21,7 @@ const (
 	Created = "created"
 	Updated = "updated"
 	Deleted = "deleted"
+	Rotated = "rotated"
 )
 
 // A Change is one edit of one resource.
@@ -36,7 +37,17 @@ type Change struct {
 	// Fields are those that differ from before, as paths in JSON's names.
 	// "secrets" says that they were replaced.
 	Fields []string `json:"fields,omitempty"`
+	// Before and After are the resource without its secrets; missing where there
+	// was or is none, or where it is larger than [MaxDocument].
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+	// ID is that of the record; not stored.
+	ID string `json:"-"`
 }
+
+// MaxDocument is the largest Before or After of a change that is recorded, in
+// bytes, so that both fit into one message.
+const MaxDocument = 256 << 10
 
 // A Publisher publishes and waits until the stream has it. It is satisfied by
 // *stream.Publisher.
@@ -54,6 +65,12 @@ func New(pub Publisher) *Recorder { return &Recorder{pub: pub} }
 
 // Record returns when the stream has c.
 func (r *Recorder) Record(ctx context.Context, c Change) error {
+	if len(c.Before) > MaxDocument {
+		c.Before = nil
+	}
+	if len(c.After) > MaxDocument {
+		c.After = nil
+	}
 	data, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("audit: encode change of %s %s: %w", c.Kind, c.Name, err)

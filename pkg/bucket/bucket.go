@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,6 +95,27 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
 		return Entry[T]{}, b.failed("get", key, err)
 	}
 	return b.entry(e)
+}
+
+// History returns what a key's values were, newest first, as far back as the
+// bucket keeps them. It is empty for a key that never was.
+func (b *Bucket[T]) History(ctx context.Context, key string) ([]Entry[T], error) {
+	all, err := b.kv.History(ctx, b.prefix+key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrInvalidKey) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, b.failed("history of", key, err)
+	}
+	out := make([]Entry[T], 0, len(all))
+	for _, e := range slices.Backward(all) {
+		entry, err := b.entry(e)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, entry)
+	}
+	return out, nil
 }
 
 // Create writes a value whose key must not be there yet and returns its

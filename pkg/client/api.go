@@ -91,6 +91,24 @@ func (c *Client) ListRejections(ctx context.Context, req *posthornv1.ListRejecti
 	return list(ctx, c, "/api/v1/rejections", req, func() *posthornv1.Rejection { return new(posthornv1.Rejection) })
 }
 
+// ListChanges yields who changed what, newest first.
+func (c *Client) ListChanges(ctx context.Context, req *posthornv1.ListChangesRequest) iter.Seq2[*posthornv1.Change, error] {
+	return list(ctx, c, "/api/v1/audit", req, func() *posthornv1.Change { return new(posthornv1.Change) })
+}
+
+// ListPolicyVersions returns what a policy was, newest first.
+func (c *Client) ListPolicyVersions(ctx context.Context, name string) ([]*posthornv1.Policy, error) {
+	out := new(posthornv1.ListPolicyVersionsResponse)
+	err := c.into(ctx, call{method: http.MethodGet, path: "/api/v1/policies/" + url.PathEscape(name) + "/versions", repeat: always}, out)
+	return out.GetItems(), err
+}
+
+// RevertPolicy makes an old version, named by its etag, the newest.
+func (c *Client) RevertPolicy(ctx context.Context, name, version string) (*posthornv1.Policy, error) {
+	out := new(posthornv1.Policy)
+	return out, c.post(ctx, "/api/v1/policies/"+url.PathEscape(name)+":revert", &posthornv1.RevertPolicyRequest{Version: version}, out)
+}
+
 // ListDeadLetters yields the deliveries that the platform gave up on.
 func (c *Client) ListDeadLetters(ctx context.Context, req *posthornv1.ListDeadLettersRequest) iter.Seq2[*posthornv1.DeadLetter, error] {
 	return list(ctx, c, "/api/v1/deadletters", req, func() *posthornv1.DeadLetter { return new(posthornv1.DeadLetter) })

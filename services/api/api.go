@@ -45,6 +45,7 @@ type Deps struct {
 	Sealer          Sealer
 	Mirror          Mirror
 	Audit           Auditor
+	Changes         Changes
 	// Commit returns when what was written before is stored for good. nil waits
 	// for nothing.
 	Commit func(ctx context.Context) error
@@ -84,7 +85,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 		missing bool
 	}{
 		{"Config", deps.Config == nil}, {"Secrets", deps.Secrets == nil}, {"Sealer", deps.Sealer == nil},
-		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Broker", deps.Broker == nil},
+		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Broker", deps.Broker == nil},
 		{"Events", deps.Events == nil}, {"Tracer", deps.Tracer == nil}, {"Replayer", deps.Replayer == nil},
 		{"Rejections", deps.Rejections == nil}, {"DeadLetters", deps.DeadLetters == nil},
 	} {
@@ -114,6 +115,7 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	posthornv1.RegisterAuthorizationServiceServer(s, authorizationServer{edge: e, r: a.authorizations})
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterDeadLetterServiceServer(s, deadLetterServer{edge: e, deps: &a.deps})
+	posthornv1.RegisterAuditServiceServer(s, auditServer{edge: e, changes: a.deps.Changes})
 	posthornv1.RegisterAccountServiceServer(s, accountServer{})
 }
 

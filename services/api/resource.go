@@ -220,9 +220,9 @@ func (r *resource[T]) write(ctx context.Context, cur version[T], v T) (T, error)
 	if err != nil {
 		return none, err
 	}
-	c := audit.Change{Kind: r.plural, Name: v.GetName(), Action: audit.Created, Who: who, At: now.AsTime(), Revision: next, Fields: changed}
+	c := audit.Change{Kind: r.plural, Name: v.GetName(), Action: audit.Created, Who: who, At: now.AsTime(), Revision: next, Fields: changed, After: document(v)}
 	if cur.revision > 0 {
-		c.Action = audit.Updated
+		c.Action, c.Before = audit.Updated, document(cur.value)
 	}
 	if err := r.settle(ctx, c, next, sealedAt); err != nil {
 		return none, err
@@ -300,11 +300,11 @@ func (r *resource[T]) delete(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		return r.deleted(ctx, name)
+		return r.deleted(ctx, name, document(cur.value))
 	}
 }
 
-func (r *resource[T]) deleted(ctx context.Context, name string) error {
+func (r *resource[T]) deleted(ctx context.Context, name string, before json.RawMessage) error {
 	if r.secrets != nil {
 		// What stays behind would not be used: a new resource of this name gets
 		// its own, or none.
@@ -316,7 +316,7 @@ func (r *resource[T]) deleted(ctx context.Context, name string) error {
 	if err != nil {
 		r.api.log.Warn("the revision of a deletion is not known", "kind", r.plural, "name", name, "err", err)
 	}
-	return r.settle(ctx, audit.Change{Kind: r.plural, Name: name, Action: audit.Deleted, Who: caller(ctx), At: time.Now()}, last, 0)
+	return r.settle(ctx, audit.Change{Kind: r.plural, Name: name, Action: audit.Deleted, Who: caller(ctx), At: time.Now(), Before: before}, last, 0)
 }
 
 // modify edits a resource for the platform itself. edit reports whether it

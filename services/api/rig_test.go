@@ -72,7 +72,7 @@ func newRig(t testing.TB) *rig {
 	}
 	r.api, err = api.New(api.Deps{
 		Config: r.kv[topology.BucketConfig], Secrets: r.kv[topology.BucketSecrets],
-		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub),
+		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js},
 		Broker: r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
@@ -297,6 +297,12 @@ type rejections struct{ w *fakeWorld }
 func (r rejections) List(_ context.Context, q api.RejectionQuery) ([]event.Rejection, string, error) {
 	r.w.asked = q
 	return r.w.rejections, "", nil
+}
+
+type changes struct{ js jetstream.JetStream }
+
+func (c changes) List(ctx context.Context, q audit.Query) ([]audit.Change, string, error) {
+	return audit.List(ctx, c.js, q)
 }
 
 type deadLetters struct{ w *fakeWorld }

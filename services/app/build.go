@@ -127,7 +127,7 @@ func (a *App) build(ctx context.Context) error {
 	// The Master API, here or there.
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
-		Audit: audit.New(state.publisher), Commit: a.wait, Broker: publish,
+		Audit: audit.New(state.publisher), Changes: changeViews{js}, Commit: a.wait, Broker: publish,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
 		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})

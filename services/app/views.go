@@ -3,8 +3,10 @@ package app
 import (
 	"context"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/grpc"
 
+	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/ledger"
@@ -61,6 +63,12 @@ type rejectionViews struct{ ledger *ledger.Ledger }
 
 func (v rejectionViews) List(ctx context.Context, q api.RejectionQuery) ([]event.Rejection, string, error) {
 	return v.ledger.Rejections(ctx, ledger.Query{Source: q.Source, From: q.From, To: q.To, Limit: q.Limit, Before: q.Cursor})
+}
+
+type changeViews struct{ js jetstream.JetStream }
+
+func (v changeViews) List(ctx context.Context, q audit.Query) ([]audit.Change, string, error) {
+	return audit.List(ctx, v.js, q)
 }
 
 type deadLetterViews struct {

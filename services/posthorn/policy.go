@@ -12,7 +12,7 @@ import (
 )
 
 func newPolicy(a *app) *cobra.Command {
-	return newResource(a, noun[*posthornv1.Policy]{
+	n := noun[*posthornv1.Policy]{
 		name: "policy", plural: "policies",
 		short: "What publishers must pass, and how deliveries are tried",
 		example: `  posthorn policy apply -f - <<EOF
@@ -40,5 +40,61 @@ func newPolicy(a *app) *cobra.Command {
 				strings.Join(d.GetRetryOn(), ","), age(p.GetMeta().GetCreatedAt(), time.Now()),
 			}
 		},
-	})
+	}
+	cmd := newResource(a, n)
+	cmd.AddCommand(newPolicyHistory(a, n), newPolicyRevert(a))
+	return cmd
+}
+
+func newPolicyHistory(a *app, n noun[*posthornv1.Policy]) *cobra.Command {
+	return &cobra.Command{
+		Use:               "history <name>",
+		Short:             "Show what a policy was, newest first",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: n.complete(a),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			all, err := c.ListPolicyVersions(cmd.Context(), names[0])
+			if err != nil {
+				return err
+			}
+			n.header = append([]string{"VERSION", "BY"}, n.header...)
+			row := n.row
+			n.row = func(p *posthornv1.Policy) []string {
+				p.GetMeta().CreatedAt = p.GetMeta().GetUpdatedAt() // the age of the version
+				return append([]string{p.GetMeta().GetEtag(), p.GetMeta().GetUpdatedBy()}, row(p)...)
+			}
+			return n.show(a, all, true)
+		},
+	}
+}
+
+func newPolicyRevert(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revert <name> <version>",
+		Short: "Make an old version of a policy the newest",
+		Args:  args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			p, err := c.RevertPolicy(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return err
+			}
+			doc, err := protoJSON(p)
+			if err != nil {
+				return err
+			}
+			if a.output != formatTable {
+				return a.showUnlessTable(doc)
+			}
+			_, err = a.stdout.Write([]byte("policy " + oneLine(p.GetName()) + " is what it was in version " + oneLine(args[1]) + "\n"))
+			return err
+		},
+	}
 }

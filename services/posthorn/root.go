@@ -90,6 +90,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newPublish(a),
 		newEvent(a),
 		newDeadLetter(a),
+		newAudit(a),
 		newServe(a),
 		newTopology(a),
 		newConfig(a),
