@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -38,6 +39,9 @@ type Config struct {
 	MaxBytes int64
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
+	// BodyWait is how long a body may take, beside a second for each 64 KiB.
+	// Default 10s.
+	BodyWait time.Duration
 }
 
 // acceptTimeout bounds the taking of one request. A publisher that hangs up does
@@ -51,6 +55,7 @@ type Gateway struct {
 	rejections Rejecter
 	log        *slog.Logger
 	metrics    *Metrics
+	limits     *limits
 	cfg        Config
 }
 
@@ -62,10 +67,17 @@ func New(accept Acceptor, catalog Catalog, rejections Rejecter, log *slog.Logger
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 8 << 20
 	}
+	if cfg.BodyWait == 0 {
+		cfg.BodyWait = bodyWait
+	}
 	if m == nil {
 		m = none()
 	}
-	return &Gateway{accept: accept, catalog: catalog, rejections: rejections, log: log, metrics: m, cfg: cfg}, nil
+	limits, err := newLimits()
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	return &Gateway{limits: limits, accept: accept, catalog: catalog, rejections: rejections, log: log, metrics: m, cfg: cfg}, nil
 }
 
 // Handler returns what the gateway serves: / for health, /events/ for publishers.

@@ -51,6 +51,7 @@ func newCatalog(t testing.TB) fakeCatalog {
 	c.add(t, &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_GENERIC})
 	c.add(t, &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_GENERIC, Context: "staging"})
 	c.add(t, &posthornv1.Source{Name: "old", Kind: posthornv1.Source_GENERIC, Disabled: true})
+	c.add(t, &posthornv1.Source{Name: "slow", Kind: posthornv1.Source_GENERIC, RatePerClient: 0.01})
 	c.add(t, &posthornv1.Source{Name: "cloud", Kind: posthornv1.Source_CLOUDEVENTS})
 	c.add(t, &posthornv1.Source{Name: "github", Kind: posthornv1.Source_GITHUB}, githubSecret)
 	c.add(t, &posthornv1.Source{Name: "auth0", Kind: posthornv1.Source_AUTH0, Auth0: &posthornv1.Auth0Settings{Codes: []string{"s"}}}, auth0Secret)

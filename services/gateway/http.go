@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -69,10 +70,15 @@ func (g *Gateway) find(r *http.Request) (*source.Source, string, error) {
 	return src, rest, nil
 }
 
+var errTooSlow = errs.New(errs.Invalid, "the body came too slowly; nothing of it was taken").Because("too-slow")
+
 var errMethod = errs.New(errs.Invalid, "events are sent with POST").Because("method")
 
 // read checks a request and reads its events.
 func (g *Gateway) read(w http.ResponseWriter, r *http.Request, src *source.Source, topic string, now time.Time) (source.Batch, error) {
+	if err := g.limits.admit(src, g.remote(r), now); err != nil {
+		return source.Batch{}, err
+	}
 	body, err := g.body(w, r)
 	if err != nil {
 		return source.Batch{}, err
@@ -99,9 +105,17 @@ func (g *Gateway) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > g.cfg.MaxBytes {
 		return nil, g.tooLarge()
 	}
+	// A body that drips keeps a connection and its memory for as long as it likes.
+	// A writer that has no deadlines is a test's.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(g.bodyTimeout(r.ContentLength)))
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	if n := r.ContentLength; n >= 0 {
 		body := make([]byte, n)
 		if _, err := io.ReadFull(r.Body, body); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil, errTooSlow
+			}
 			return nil, errs.Wrap(err, errs.Invalid, "the body ended before its Content-Length").Because("malformed")
 		}
 		return body, nil
@@ -110,10 +124,28 @@ func (g *Gateway) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, g.tooLarge()
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, errTooSlow
+	}
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Invalid, "the body could not be read").Because("malformed")
 	}
 	return body, nil
+}
+
+const (
+	// bodyWait is how long the first of a body may take, bodyRate how many bytes
+	// must come a second from then on.
+	bodyWait = 10 * time.Second
+	bodyRate = 64 << 10
+)
+
+// bodyTimeout is how long a body of that length may take, -1 being unknown.
+func (g *Gateway) bodyTimeout(length int64) time.Duration {
+	if length < 0 {
+		length = g.cfg.MaxBytes
+	}
+	return g.cfg.BodyWait + time.Duration(length/bodyRate)*time.Second
 }
 
 func (g *Gateway) tooLarge() error {

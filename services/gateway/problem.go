@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
@@ -54,6 +55,16 @@ func (g *Gateway) problem(w http.ResponseWriter, r *http.Request, src *source.So
 		status = http.StatusMethodNotAllowed
 		w.Header().Set("Allow", http.MethodPost)
 	}
+	if errors.Is(err, error(errTooSlow)) {
+		status = http.StatusRequestTimeout
+		w.Header().Set("Connection", "close") // the rest of it may still be on its way
+	}
+	if t, ok := errors.AsType[*throttled](err); ok {
+		w.Header().Set("Retry-After", strconv.Itoa(int(ceilSeconds(t.after)/time.Second)))
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", challengeOf(src))
+	}
 	name := ""
 	if src != nil {
 		name = src.Name()
@@ -68,6 +79,15 @@ func (g *Gateway) problem(w http.ResponseWriter, r *http.Request, src *source.So
 		Detail: errs.MessageOf(err), Violations: errs.ViolationsOf(err),
 	})
 	return status
+}
+
+// challengeOf is what a 401 must say (RFC 9110, 11.6.1): that the source's own
+// scheme is wanted. There is no registered name for signatures of webhooks.
+func challengeOf(src *source.Source) string {
+	if src == nil {
+		return "Bearer"
+	}
+	return "Posthorn realm=" + strconv.Quote(src.Name())
 }
 
 // late makes of a deadline that passed what it is to a publisher: not a fault in
