@@ -13,7 +13,8 @@ type Change struct {
 	// cope with the new one.
 	Breaking bool
 	// Pointer is the JSON pointer of what changed: into the old definition if it
-	// was removed, else into the new one.
+	// was removed, else into the new one. In a protobuf schema it is the full name
+	// of what changed: shop.Order.total.
 	Pointer string
 	// Text is the change in words: `property "total" was removed`.
 	Text string

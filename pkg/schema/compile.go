@@ -45,7 +45,8 @@ const base = "posthorn-schema:///"
 type Schema struct {
 	typ      string
 	version  int
-	compiled *jsonschema.Schema
+	compiled *jsonschema.Schema // nil of a protobuf schema
+	proto    *protoSchema       // nil of a JSON Schema
 }
 
 // Type returns the event type that the schema is for.

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -46,13 +47,13 @@ func newMirror() *mirror {
 // put adds a version. Versions do not change, so to put one again is harmless.
 func (m *mirror) put(r Record) {
 	v := &version{Record: r}
-	v.compile = sync.OnceValues(func() (*Schema, error) { return Compile(r.Type, r.Version, []byte(r.Definition)) })
+	v.compile = sync.OnceValues(r.compile)
 	m.edit(r.Type, func(old versions) versions {
 		i, found := slices.BinarySearchFunc(old, r.Version, byNumber)
 		if !found {
 			return slices.Insert(slices.Clone(old), i, v)
 		}
-		if old[i].Definition == r.Definition {
+		if old[i].Kind == r.Kind && old[i].Definition == r.Definition && old[i].Message == r.Message && bytes.Equal(old[i].DescriptorSet, r.DescriptorSet) {
 			return old
 		}
 		next := slices.Clone(old)
@@ -188,16 +189,19 @@ func (r *Registry) Wait(ctx context.Context, typ string, version int) error {
 	return r.mirror.wait(ctx, typ, version)
 }
 
-// Validate says what is wrong with JSON data as that of an event type, by a
-// version of its schema, 0 for the newest, and which version was used. A type
-// without schema is valid, with version 0. It takes no lock and no network.
+// Validate is [Registry.ValidateContent] for JSON.
 func (r *Registry) Validate(typ string, version int, data []byte) (used int, violations []event.Violation) {
+	return r.ValidateContent(typ, version, "", data)
+}
+
+// ValidateContent says what is wrong with data of a content type as that of an
+// event type, by a version of its schema, 0 for the newest, and which version
+// was used. A type without schema is valid, with version 0. It takes no lock and
+// no network, except for the first event of a foreign type: see [Foreign].
+func (r *Registry) ValidateContent(typ string, version int, contentType string, data []byte) (used int, violations []event.Violation) {
 	v := r.mirror.get(typ, version)
 	if v == nil {
-		if version == 0 {
-			return 0, nil
-		}
-		return 0, one("", fmt.Sprintf("%s has no schema version %d", typ, version))
+		return r.validateForeign(typ, version, contentType, data)
 	}
 	s, err := v.compile()
 	if err != nil {
@@ -205,20 +209,27 @@ func (r *Registry) Validate(typ string, version int, data []byte) (used int, vio
 		// would hide it.
 		return v.Version, one("", fmt.Sprintf("version %d of the schema cannot be used: %s", v.Version, errs.MessageOf(err)))
 	}
-	return v.Version, s.Validate(data)
+	return v.Version, s.ValidateContent(contentType, data)
 }
 
-// ValidateContent is Validate for data of a content type. Data that is not JSON
-// cannot satisfy a schema, which is then its only violation.
-func (r *Registry) ValidateContent(typ string, version int, contentType string, data []byte) (used int, violations []event.Violation) {
-	if IsJSON(contentType) {
-		return r.Validate(typ, version, data)
+// validateForeign validates against a schema of another registry's, if the type
+// is one of its.
+func (r *Registry) validateForeign(typ string, version int, contentType string, data []byte) (int, []event.Violation) {
+	var s *Schema
+	// Of a type with versions of our own, the others are nobody else's.
+	if r.cfg.Foreign != nil && len(r.mirror.of(typ)) == 0 {
+		var err error
+		if s, err = r.cfg.Foreign.Lookup(typ, version); err != nil {
+			return 0, one("", "the schema cannot be asked for: "+errs.MessageOf(err))
+		}
 	}
-	v := r.mirror.get(typ, version)
-	if v == nil {
-		return r.Validate(typ, version, nil)
+	switch {
+	case s != nil:
+		return s.Version(), s.ValidateContent(contentType, data)
+	case version == 0:
+		return 0, nil
 	}
-	return v.Version, one("", "the data is "+cut(contentType, 100)+", the schema is for JSON")
+	return 0, one("", fmt.Sprintf("%s has no schema version %d", typ, version))
 }
 
 // IsJSON reports whether a content type is JSON: application/json, anything

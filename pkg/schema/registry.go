@@ -24,6 +24,19 @@ type Config struct {
 	// PageSize is how many schemas [Registry.List] returns when asked for no
 	// number. Default 100; at most 1,000 are returned.
 	PageSize int
+	// Foreign knows the schemas of other registries. Default: there are none.
+	Foreign Elsewhere
+}
+
+// Elsewhere knows the schemas of types that other registries keep. It is
+// satisfied by [*Foreign].
+type Elsewhere interface {
+	// Lookup returns a version of a type's schema, 0 for the newest, nil if the
+	// type is not foreign or has no such schema.
+	Lookup(typ string, version int) (*Schema, error)
+	// Get returns a version and the numbers of all there are. The error is of
+	// kind [errs.NotFound] if the type is not foreign or has none.
+	Get(ctx context.Context, typ string, version int) (Record, []int, error)
 }
 
 const (
@@ -104,22 +117,78 @@ type Result struct {
 	Changes []Change
 }
 
+// An Upload is a schema as somebody sends it.
+type Upload struct {
+	Type string
+	// Kind is KindJSON, the default, or KindProto.
+	Kind string
+	// Definition is the text of a JSON Schema or of a proto3 file.
+	Definition []byte
+	// Message is the full name of the message meant. Of KindProto; may be empty if
+	// there is one at the top level.
+	Message string
+	// DescriptorSet is a google.protobuf.FileDescriptorSet instead of a definition.
+	// Of KindProto.
+	DescriptorSet []byte
+	// By is who sends it, empty if not known.
+	By string
+}
+
+// compile returns what an upload would be stored as, without number and date.
+func (u *Upload) compile(ctx context.Context) (Record, error) {
+	text := []byte(strings.Trim(string(u.Definition), " \t\r\n"))
+	rec := Record{Type: u.Type, Kind: u.Kind, Definition: string(text), CreatedBy: u.By}
+	switch u.Kind {
+	case "", KindJSON:
+		rec.Kind = KindJSON
+		switch {
+		case u.Message != "":
+			return Record{}, errs.Field(messageField, "is of schemas of kind %s alone", KindProto)
+		case len(u.DescriptorSet) > 0:
+			return Record{}, errs.Field(setField, "is of schemas of kind %s alone", KindProto)
+		}
+		_, err := Compile(u.Type, 0, u.Definition)
+		return rec, err
+	case KindProto:
+	default:
+		return Record{}, errs.Field("kind", "%q is not a kind of schema that is known; %s and %s are", cut(u.Kind, 40), KindJSON, KindProto)
+	}
+	var s *Schema
+	var err error
+	switch {
+	case len(text) > 0 && len(u.DescriptorSet) > 0:
+		return Record{}, errs.Field(setField, "cannot stand beside a definition: send one of the two")
+	case len(u.DescriptorSet) > 0:
+		s, err = CompileProto(u.Type, 0, u.DescriptorSet, u.Message)
+	case len(text) > 0:
+		s, err = CompileProtoText(ctx, u.Type, 0, u.Definition, u.Message)
+	default:
+		return Record{}, errs.Field(field, "is required: the text of a proto3 file, or else descriptorSet")
+	}
+	if err != nil {
+		return Record{}, err
+	}
+	rec.Message, rec.DescriptorSet = s.Message(), s.DescriptorSet()
+	return rec, nil
+}
+
 // Store adds a version of a type's schema, numbered automatically, if it is
-// compatible with the newest; by says who does. If the newest has the same
-// meaning as JSON already, nothing is stored. With dryRun nothing is stored in
+// compatible with the newest. If the newest has the same meaning already, as
+// JSON or as descriptors, nothing is stored. With dryRun nothing is stored in
 // any case.
 //
-// Errors are of kind [errs.Invalid] and [errs.TooLarge] for a definition that
-// cannot be used, and [errs.Conflict] for one that is not compatible, with the
-// reasons as violations whose fields are JSON pointers into the definition.
-func (r *Registry) Store(ctx context.Context, typ string, definition []byte, by string, dryRun bool) (Result, error) {
-	if err := pattern.ValidType(typ); err != nil {
+// Errors are of kind [errs.Invalid] and [errs.TooLarge] for a schema that cannot
+// be used, and [errs.Conflict] for one that is not compatible or of another kind
+// than the newest, with the reasons as violations whose fields are what
+// [Change.Pointer] is.
+func (r *Registry) Store(ctx context.Context, u Upload, dryRun bool) (Result, error) {
+	if err := pattern.ValidType(u.Type); err != nil {
 		return Result{}, errs.Field("type", "%v", err)
 	}
-	if _, err := Compile(typ, 0, definition); err != nil {
+	want, err := u.compile(ctx)
+	if err != nil {
 		return Result{}, err
 	}
-	want := Record{Type: typ, Kind: KindJSON, Definition: strings.Trim(string(definition), " \t\r\n"), CreatedBy: by}
 	for range stores {
 		res, taken, err := r.store(ctx, want, dryRun)
 		if err != nil {
@@ -133,7 +202,7 @@ func (r *Registry) Store(ctx context.Context, typ string, definition []byte, by 
 			return Result{}, err
 		}
 	}
-	return Result{}, errs.New(errs.Unavailable, "too many others are storing schemas of %s; try again", typ)
+	return Result{}, errs.New(errs.Unavailable, "too many others are storing schemas of %s; try again", u.Type)
 }
 
 // settle makes sure of what was stored, or was there already: whoever stored
@@ -194,6 +263,13 @@ func (r *Registry) store(ctx context.Context, want Record, dryRun bool) (res Res
 }
 
 func compareRecords(newest, want Record) (same bool, changes []Change, err error) {
+	if newest.Kind != want.Kind {
+		text := fmt.Sprintf("the kind changed from %s to %s", newest.Kind, want.Kind)
+		return false, []Change{{Breaking: true, Pointer: "kind", Text: text}}, nil
+	}
+	if want.Kind == KindProto {
+		return compareProtoRecords(newest, want)
+	}
 	old, err := decode([]byte(newest.Definition))
 	if err != nil {
 		return false, nil, fmt.Errorf("schema: version %d of %s: %w", newest.Version, newest.Type, err)
@@ -235,14 +311,21 @@ func conflict(newest Record, changes []Change) error {
 }
 
 // Get returns a version of a type's schema, 0 for the newest, and the numbers
-// of all versions. The error is of kind [errs.NotFound] if there is none.
+// of all versions. A type that has none here is asked of [Config.Foreign], and so
+// is an events:// URI. The error is of kind [errs.NotFound] if there is none.
 func (r *Registry) Get(ctx context.Context, typ string, version int) (Record, []int, error) {
+	if r.cfg.Foreign != nil && strings.HasPrefix(typ, scheme) {
+		return r.cfg.Foreign.Get(ctx, typ, version)
+	}
 	if err := pattern.ValidType(typ); err != nil {
 		return Record{}, nil, errs.Field("type", "%v", err)
 	}
 	numbers, err := r.Versions(ctx, typ)
 	if err != nil {
 		return Record{}, nil, err
+	}
+	if len(numbers) == 0 && r.cfg.Foreign != nil {
+		return r.cfg.Foreign.Get(ctx, typ, version)
 	}
 	if len(numbers) == 0 {
 		return Record{}, nil, errs.New(errs.NotFound, "there is no schema of %s", typ)

@@ -61,7 +61,7 @@ func run(t *testing.T, r *schema.Registry) {
 
 func store(t *testing.T, r *schema.Registry, typ, definition string) schema.Result {
 	t.Helper()
-	res, err := r.Store(t.Context(), typ, []byte(definition), "ada", false)
+	res, err := r.Store(t.Context(), schema.Upload{Type: typ, Definition: []byte(definition), By: "ada"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestVersionsAreNumberedAndChecked(t *testing.T) {
 	if again.Created || again.Schema.Version != 1 || again.Schema.Definition != v1 {
 		t.Errorf("the same again is %+v, want version 1 as it was", again)
 	}
-	dry, err := r.Store(t.Context(), "order.created", []byte(v2), "ada", true)
+	dry, err := r.Store(t.Context(), schema.Upload{Type: "order.created", Definition: []byte(v2), By: "ada"}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestVersionsAreNumberedAndChecked(t *testing.T) {
 		t.Errorf("the second is %+v, want version 2, which the dry run did not take", second)
 	}
 
-	_, err = r.Store(t.Context(), "order.created", []byte(v1), "ada", false)
+	_, err = r.Store(t.Context(), schema.Upload{Type: "order.created", Definition: []byte(v1), By: "ada"}, false)
 	if errs.KindOf(err) != errs.Conflict || !strings.Contains(errs.MessageOf(err), `property "total" was removed`) {
 		t.Errorf("going back: %v, want a conflict that names the property", err)
 	}
@@ -137,7 +137,7 @@ func TestVersionsAreNumberedAndChecked(t *testing.T) {
 			t.Errorf("get %s %d: %v, want kind %v", c.typ, c.version, err, c.want)
 		}
 	}
-	if _, err := r.Store(t.Context(), "a b", []byte(v1), "", false); errs.KindOf(err) != errs.Invalid {
+	if _, err := r.Store(t.Context(), schema.Upload{Type: "a b", Definition: []byte(v1), By: ""}, false); errs.KindOf(err) != errs.Invalid {
 		t.Errorf("stored a schema of %q: %v, want it invalid", "a b", err)
 	}
 }
@@ -186,7 +186,7 @@ func TestStoringAtOnceMakesNoGapAndLosesNothing(t *testing.T) {
 		r := newRegistry(t, kv, nil)
 		wg.Go(func() {
 			// Descriptions, so that each is compatible with each.
-			res, err := r.Store(t.Context(), "order.created", fmt.Appendf(nil, `{"description":"%d"}`, i), "", false)
+			res, err := r.Store(t.Context(), schema.Upload{Type: "order.created", Definition: fmt.Appendf(nil, `{"description":"%d"}`, i), By: ""}, false)
 			versions[i], failed[i] = res.Schema.Version, err
 		})
 	}
@@ -271,14 +271,14 @@ func TestNothingIsAnsweredBeforeItIsSafe(t *testing.T) {
 	broken := errs.New(errs.Unavailable, "the disk is gone")
 	calls := 0
 	r := newRegistry(t, kv, func(context.Context) error { calls++; return broken })
-	if _, err := r.Store(t.Context(), "order.created", []byte(v1), "", false); errs.KindOf(err) != errs.Unavailable {
+	if _, err := r.Store(t.Context(), schema.Upload{Type: "order.created", Definition: []byte(v1), By: ""}, false); errs.KindOf(err) != errs.Unavailable {
 		t.Errorf("stored without commit: %v, want the commit's error", err)
 	}
 	// It is there now, but who stored it does not know, and asks again.
-	if _, err := r.Store(t.Context(), "order.created", []byte(v1), "", false); errs.KindOf(err) != errs.Unavailable || calls != 2 {
+	if _, err := r.Store(t.Context(), schema.Upload{Type: "order.created", Definition: []byte(v1), By: ""}, false); errs.KindOf(err) != errs.Unavailable || calls != 2 {
 		t.Errorf("storing again: %v after %d commits, want it committed too", err, calls)
 	}
-	if _, err := r.Store(t.Context(), "order.created", []byte(v2), "", true); err != nil || calls != 2 {
+	if _, err := r.Store(t.Context(), schema.Upload{Type: "order.created", Definition: []byte(v2), By: ""}, true); err != nil || calls != 2 {
 		t.Errorf("the dry run: %v after %d commits, want no error and no commit", err, calls)
 	}
 }

@@ -22,12 +22,15 @@ const MaxViolations = 20
 // depend on the order of a map for any but absurd events.
 const collected = 1_000
 
-// Validate says what is wrong with data, nothing if it satisfies the schema.
+// Validate says what is wrong with JSON data, nothing if it satisfies the schema.
 // Field is the JSON pointer into data of what is wrong, "" for data as a whole.
 // Descriptions name what was expected and never repeat values of the data,
 // which may be confidential. At most [MaxViolations] are returned, sorted by
 // field.
 func (s *Schema) Validate(data []byte) []event.Violation {
+	if s.proto != nil {
+		return s.proto.validateJSON(data)
+	}
 	v, err := decode(data)
 	if err != nil {
 		return one("", "the data is not JSON: "+syntaxError(err))

@@ -15,7 +15,7 @@ import (
 // Keeper keeps the versions of schemas. It is satisfied by [*schema.Registry].
 type Keeper interface {
 	// Store adds a version if it is compatible with the newest.
-	Store(ctx context.Context, typ string, definition []byte, by string, dryRun bool) (schema.Result, error)
+	Store(ctx context.Context, u schema.Upload, dryRun bool) (schema.Result, error)
 	// Get returns a version, 0 for the newest, and the numbers of all.
 	Get(ctx context.Context, typ string, version int) (schema.Record, []int, error)
 	// List returns the newest version of each type.
@@ -75,7 +75,8 @@ func (s *Server) GetSchema(ctx context.Context, in *posthornv1.GetSchemaRequest)
 	return out, nil
 }
 
-// GetSchemaList returns the newest version of each type.
+// GetSchemaList returns the newest version of each type, without descriptors: a
+// page of them could be more than a message may be.
 func (s *Server) GetSchemaList(ctx context.Context, in *posthornv1.GetSchemaListRequest) (*posthornv1.GetSchemaListResponse, error) {
 	records, next, err := s.keeper.List(ctx, in.GetPrefix(), int(in.GetLimit()), in.GetCursor())
 	if err != nil {
@@ -83,6 +84,7 @@ func (s *Server) GetSchemaList(ctx context.Context, in *posthornv1.GetSchemaList
 	}
 	out := &posthornv1.GetSchemaListResponse{NextCursor: next}
 	for _, rec := range records {
+		rec.DescriptorSet = nil
 		out.Items = append(out.Items, message(rec))
 	}
 	return out, nil
@@ -91,12 +93,19 @@ func (s *Server) GetSchemaList(ctx context.Context, in *posthornv1.GetSchemaList
 // StoreSchema adds a version, numbered automatically, if it is compatible with
 // the newest.
 func (s *Server) StoreSchema(ctx context.Context, in *posthornv1.StoreSchemaRequest) (*posthornv1.StoreSchemaResponse, error) {
+	u := schema.Upload{
+		Type: in.GetType(), Definition: []byte(in.GetDefinition()), Message: in.GetMessage(),
+		DescriptorSet: in.GetDescriptorSet(), By: s.cfg.Caller(ctx),
+	}
 	switch in.GetKind() {
 	case posthornv1.Schema_KIND_UNSPECIFIED, posthornv1.Schema_JSON_SCHEMA:
+		u.Kind = schema.KindJSON
+	case posthornv1.Schema_PROTOBUF:
+		u.Kind = schema.KindProto
 	default:
-		return nil, wire.Status(errs.Field("kind", "%d is not a kind of schema that is known; JSON_SCHEMA is", in.GetKind()))
+		return nil, wire.Status(errs.Field("kind", "%d is not a kind of schema that is known; JSON_SCHEMA and PROTOBUF are", in.GetKind()))
 	}
-	res, err := s.keeper.Store(ctx, in.GetType(), []byte(in.GetDefinition()), s.cfg.Caller(ctx), in.GetDryRun())
+	res, err := s.keeper.Store(ctx, u, in.GetDryRun())
 	if err != nil {
 		return nil, wire.Status(err)
 	}
@@ -132,6 +141,7 @@ func message(r schema.Record) *posthornv1.Schema {
 	return &posthornv1.Schema{
 		Type: r.Type, Version: number(r.Version), Kind: posthornv1.Schema_Kind(posthornv1.Schema_Kind_value[r.Kind]),
 		Definition: r.Definition, CreatedAt: wire.Timestamp(r.CreatedAt), CreatedBy: r.CreatedBy,
+		Message: r.Message, DescriptorSet: r.DescriptorSet, Origin: r.Origin,
 	}
 }
 

@@ -138,6 +138,86 @@ func TestASchemaIsStoredReadListedAndUsed(t *testing.T) {
 	}
 }
 
+const orderProto = `syntax = "proto3"; package shop; message Order { string id = 1; double total = 2; }`
+
+func TestAProtobufSchemaIsStoredReadAndUsed(t *testing.T) {
+	t.Parallel()
+	c := dial(t, true)
+	stored, err := c.StoreSchema(t.Context(), &posthornv1.StoreSchemaRequest{Type: "order.created", Kind: posthornv1.Schema_PROTOBUF, Definition: orderProto})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := stored.GetSchema()
+	if !stored.GetCreated() || s.GetKind() != posthornv1.Schema_PROTOBUF || s.GetMessage() != "shop.Order" || s.GetDefinition() != orderProto || len(s.GetDescriptorSet()) == 0 {
+		t.Errorf("stored %v, want version 1 of shop.Order with text and descriptors", stored)
+	}
+	again, err := c.StoreSchema(t.Context(), &posthornv1.StoreSchemaRequest{
+		Type: "order.created", Kind: posthornv1.Schema_PROTOBUF, DescriptorSet: s.GetDescriptorSet(), Message: "shop.Order",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.GetCreated() {
+		t.Errorf("its descriptors are stored as %v, want nothing new", again)
+	}
+	page, err := c.GetSchemaList(t.Context(), &posthornv1.GetSchemaListRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(page.GetItems()) != 1 || page.GetItems()[0].GetMessage() != "shop.Order" || len(page.GetItems()[0].GetDescriptorSet()) != 0 {
+		t.Errorf("listed %v, want it without descriptors", page)
+	}
+
+	tests := []struct {
+		name, contentType, data, field string
+		valid                          bool
+	}{
+		{"JSON", "", `{"id":"1","total":2}`, "", true},
+		{"wrong JSON", "application/json", `{"id":1}`, "/id", false},
+		{"binary", "application/protobuf", "\x0a\x011", "", true},
+		{"wrong binary", "application/protobuf", "\x08\x01", "/id", false},
+		{"an Any", "application/protobuf;type=google.protobuf.Any", "\x0a\x0ca/shop.Order\x12\x03\x0a\x011", "", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := c.ValidateEventForSchema(t.Context(), &posthornv1.ValidateEventForSchemaRequest{Type: "order.created", DataContentType: tt.contentType, Data: []byte(tt.data)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.GetValid() != tt.valid || got.GetVersion() != 1 || !tt.valid && got.GetViolations()[0].GetField() != tt.field {
+				t.Errorf("validated as %v, want valid %v by version 1, and what is wrong at %q", got, tt.valid, tt.field)
+			}
+		})
+	}
+}
+
+func TestErrorsOfUploadsNameTheField(t *testing.T) {
+	t.Parallel()
+	c := dial(t, true)
+	tests := []struct {
+		name  string
+		in    *posthornv1.StoreSchemaRequest
+		field string
+	}{
+		{"no schema", &posthornv1.StoreSchemaRequest{Kind: posthornv1.Schema_PROTOBUF}, "definition"},
+		{"no .proto file", &posthornv1.StoreSchemaRequest{Kind: posthornv1.Schema_PROTOBUF, Definition: `{}`}, "definition"},
+		{"no descriptors", &posthornv1.StoreSchemaRequest{Kind: posthornv1.Schema_PROTOBUF, DescriptorSet: []byte("x")}, "descriptorSet"},
+		{"no such message", &posthornv1.StoreSchemaRequest{Kind: posthornv1.Schema_PROTOBUF, Definition: orderProto, Message: "shop.Item"}, "message"},
+		{"a message of a JSON Schema", &posthornv1.StoreSchemaRequest{Definition: `{}`, Message: "shop.Order"}, "message"},
+		{"an unknown kind", &posthornv1.StoreSchemaRequest{Kind: 7, Definition: `{}`}, "kind"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.in.Type = "order.created"
+			_, err := c.StoreSchema(t.Context(), tt.in)
+			found := errs.ViolationsOf(wire.Error(err))
+			if status.Code(err) != codes.InvalidArgument || len(found) != 1 || found[0].Field != tt.field {
+				t.Errorf("answered %v with %v, want it invalid at %s", err, found, tt.field)
+			}
+		})
+	}
+}
+
 func TestErrorsAreStatuses(t *testing.T) {
 	t.Parallel()
 	c := dial(t, true)
@@ -190,7 +270,11 @@ func TestErrorsAreStatuses(t *testing.T) {
 		})
 	}
 
-	_, err := c.StoreSchema(t.Context(), &posthornv1.StoreSchemaRequest{Type: "order.created", Definition: `{"type":"object","required":["id"],"properties":{"id":{"type":"string"}}}`})
+	_, err := c.StoreSchema(t.Context(), &posthornv1.StoreSchemaRequest{Type: "order.created", Kind: posthornv1.Schema_PROTOBUF, Definition: orderProto})
+	if found := errs.ViolationsOf(wire.Error(err)); status.Code(err) != codes.AlreadyExists || len(found) != 1 || found[0].Field != "kind" {
+		t.Errorf("protobuf after JSON Schema: %v with %v, want a conflict of the kind", err, found)
+	}
+	_, err = c.StoreSchema(t.Context(), &posthornv1.StoreSchemaRequest{Type: "order.created", Definition: `{"type":"object","required":["id"],"properties":{"id":{"type":"string"}}}`})
 	found := errs.ViolationsOf(wire.Error(err))
 	if len(found) != 1 || found[0].Field != "/properties/total" || found[0].Description != `property "total" was removed` {
 		t.Errorf("the incompatibility came as %v, want the property that was removed", found)
