@@ -27,6 +27,20 @@ func (c *Client) CheckSchema(ctx context.Context, eventType string, schema []byt
 	return c.storeSchema(ctx, eventType, schema, url.Values{"dryRun": {"true"}})
 }
 
+// PutProtoSchema stores a message of a .proto file as the type's next version.
+// message is its full name, and may be empty if the file has one only.
+func (c *Client) PutProtoSchema(ctx context.Context, eventType, text, message string, dryRun bool) (*posthornv1.StoreSchemaResponse, error) {
+	schema, err := json.Marshal(map[string]string{"kind": "PROTOBUF", "definition": text, "message": message})
+	if err != nil {
+		return nil, fmt.Errorf("client: schema %s: %w", eventType, err)
+	}
+	var query url.Values
+	if dryRun {
+		query = url.Values{"dryRun": {"true"}}
+	}
+	return c.storeSchema(ctx, eventType, schema, query)
+}
+
 func (c *Client) storeSchema(ctx context.Context, eventType string, schema []byte, query url.Values) (*posthornv1.StoreSchemaResponse, error) {
 	if !json.Valid(schema) {
 		return nil, errors.New("client: the schema is not JSON")

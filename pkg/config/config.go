@@ -96,6 +96,7 @@ type Config struct {
 	Rejections  Retention  `koanf:"rejections" usage:"publishes that were refused"`
 	Dedup       Dedup      `koanf:"dedup" usage:"claims that keep duplicates out"`
 	Dispatch    Dispatch   `koanf:"dispatch" usage:"how deliveries are made"`
+	Schemas     Schemas    `koanf:"schemas" usage:"schemas that other platforms keep"`
 
 	// origins says where each setting was written that was: "--store-max-age",
 	// "POSTHORN_STORE_MAX_AGE", "posthorn.yaml: store.max-age".
@@ -163,6 +164,18 @@ type Dispatch struct {
 	Concurrency int `koanf:"concurrency" usage:"attempts in flight at once"`
 }
 
+// Schemas is about schemas that other platforms keep (C12).
+type Schemas struct {
+	// Foreign are those platforms, each as <domain>=<URL>: types whose URIs begin
+	// with the domain are validated by the schemas that are fetched from there.
+	Foreign []string `koanf:"foreign" usage:"platforms whose schemas are fetched, each as <domain>=<URL>"`
+	// ForeignTokens are API keys for them, as <domain>=<key>, separated by commas.
+	ForeignTokens Secret `koanf:"foreign-tokens" flag:"none" usage:"API keys for them, each as <domain>=<key>, separated by commas"`
+	// MaxEntries and MaxBytes bound what is kept of them in memory.
+	MaxEntries int   `koanf:"max-entries" usage:"how many foreign schemas are kept"`
+	MaxBytes   Bytes `koanf:"max-bytes" usage:"how large the foreign schemas that are kept are together"`
+}
+
 // Default returns what holds where nobody says otherwise.
 func Default() *Config {
 	const day = 24 * time.Hour
@@ -190,6 +203,7 @@ func Default() *Config {
 		Rejections:      Retention{MaxAge: 31 * day},
 		Dedup:           Dedup{Window: day, DoneTTL: 15 * time.Minute, OnRedisDown: Wait},
 		Dispatch:        Dispatch{Concurrency: 128},
+		Schemas:         Schemas{MaxEntries: 1000, MaxBytes: 64 * MiB},
 	}
 }
 

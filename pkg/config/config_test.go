@@ -199,6 +199,8 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 		{"certificates that nobody could show", nil, nil, "tls: {cert: c, key: k, client-auth: all}\n", []string{"tls.client-auth", "tls.client-ca"}},
 		{"some clients", nil, nil, "tls: {client-auth: some}\n", []string{`"some" is none of internal, all`}},
 		{"a demo over TLS", []string{"--demo", "--tls-cert=c", "--tls-key=k"}, nil, "", []string{"--demo", "TLS"}},
+		{"a foreign platform without a URL", nil, nil, "schemas: {foreign: [partner.example]}\n", []string{"schemas.foreign", "<domain>=<URL>"}},
+		{"room for no foreign schema", []string{"--schemas-max-entries=0"}, nil, "", []string{"--schemas-max-entries: 0"}},
 		{"data that no message holds", []string{"--store-payload-threshold=1MiB"}, nil, "", []string{"--store-payload-threshold: 1MiB"}},
 		{"no attempts", nil, nil, "dispatch: {concurrency: 0}\n", []string{"dispatch.concurrency: 0"}},
 		{"no directory", []string{"--data="}, nil, "", []string{"--data"}},

@@ -200,6 +200,18 @@ func (v *validator) checkLimits() {
 	if r := v.Store.Replicas; r < 1 || r > 5 {
 		v.wrong("store.replicas", "%d is not between 1 and 5, the limits of JetStream", r)
 	}
+	if v.Schemas.MaxEntries < 1 {
+		v.wrong("schemas.max-entries", "%d leaves room for no schema", v.Schemas.MaxEntries)
+	}
+	if v.Schemas.MaxBytes < MiB {
+		v.wrong("schemas.max-bytes", "%s is under 1MiB", v.Schemas.MaxBytes)
+	}
+	for _, h := range v.Schemas.Foreign {
+		domain, where, ok := strings.Cut(h, "=")
+		if u, err := url.Parse(where); !ok || domain == "" || err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			v.wrong("schemas.foreign", "%q is not <domain>=<URL>, for instance partner.example=https://partner.example:9600", h)
+		}
+	}
 	if v.Dispatch.Concurrency < 1 {
 		v.wrong("dispatch.concurrency", "%d leaves no attempt to be made", v.Dispatch.Concurrency)
 	}

@@ -2,15 +2,18 @@ package api_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
 // Data that changes when a JSON library has read and written it.
@@ -234,4 +237,33 @@ func TestDataIsValidatedAsItCame(t *testing.T) {
 	}
 	r.do("POST", "/api/v1/schemas:validate", `{"type":"t","dta":1}`).problem(http.StatusBadRequest, "dta")
 	r.do("POST", "/api/v1/schemas:validate", `{"type":"t","version":"new"}`).problem(http.StatusBadRequest, "version")
+}
+
+func TestProtobufSchemasOverREST(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const text = "syntax = \"proto3\";\nmessage Order { string id = 1; }\n"
+	quoted, err := json.Marshal(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const path = "/api/v1/schemas/shop.example/1/order"
+	r.do("PUT", path, `{"kind":"PROTOBUF","definition":`+string(quoted)+`,"message":"Order"}`).is(200).has("schema.kind", "PROTOBUF").has("schema.message", "Order")
+	want := &posthornv1.StoreSchemaRequest{Type: "shop.example/1/order", Kind: posthornv1.Schema_PROTOBUF, Definition: text, Message: "Order"}
+	if diff := cmp.Diff(want, r.schemas.stored, protocmp.Transform()); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+	r.do("GET", path, "").is(200).has("schema.definition", text)
+	r.do("PUT", path, `{"kind":"PROTOBUF","descriptorSet":"CgFh"}`).is(200)
+	if got := string(r.schemas.stored.GetDescriptorSet()); got != "\n\x01a" {
+		t.Errorf("the descriptor set is %q, want its bytes", got)
+	}
+	r.do("PUT", path, `{"kind":"JSON_SCHEMA","definition":{"type":"object"}}`).is(200)
+	if got := r.schemas.stored; got.GetDefinition() != `{"type":"object"}` || got.GetKind() != posthornv1.Schema_JSON_SCHEMA {
+		t.Errorf("stored %v, want the JSON Schema as it came", got)
+	}
+	r.do("PUT", path, `{"kind":"AVRO","definition":"x"}`).problem(400, "kind")
+	r.do("PUT", path, `{"kind":"PROTOBUF","descriptorSet":"!"}`).problem(400, "descriptorSet")
+	r.do("PUT", path, `{"kind":"PROTOBUF","definition":7}`).problem(400, "definition")
+	r.do("PUT", path, `{"kind":"PROTOBUF","massage":"Order"}`).problem(400, "massage")
 }

@@ -66,7 +66,9 @@ func (h *handler) listSchemas(w http.ResponseWriter, r *http.Request) error {
 }
 
 // storeSchema serves PUT /api/v1/schemas/{type}. The body is the schema itself,
-// or {"schema":…} around it: "schema" alone is no keyword of JSON Schema.
+// or {"schema":…} around it: "schema" alone is no keyword of JSON Schema. A
+// protobuf schema is {"kind":"PROTOBUF","definition":"syntax = …","message":"…"}, or
+// has a descriptorSet in base64 in place of the definition; "kind" is no keyword either.
 func (h *handler) storeSchema(w http.ResponseWriter, r *http.Request) error {
 	body, err := readBody(w, r, maxResource)
 	if err != nil {
@@ -75,7 +77,11 @@ func (h *handler) storeSchema(w http.ResponseWriter, r *http.Request) error {
 	if err := checkJSON(body); err != nil {
 		return err
 	}
-	req := &posthornv1.StoreSchemaRequest{Type: typeOf(r), Definition: string(unwrapSchema(body))}
+	req, err := storeRequest(body)
+	if err != nil {
+		return err
+	}
+	req.Type = typeOf(r)
 	if v := r.URL.Query().Get("dryRun"); v != "" {
 		if req.DryRun, err = strconv.ParseBool(v); err != nil {
 			return errs.Field("dryRun", "%q is neither true nor false", v)
@@ -86,6 +92,45 @@ func (h *handler) storeSchema(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeWithDefinition(w, res, res.GetSchema())
+}
+
+func storeRequest(body []byte) (*posthornv1.StoreSchemaRequest, error) {
+	schema := unwrapSchema(body)
+	var head struct{ Kind string }
+	// What is no object has no kind; the registry says what is wrong with it.
+	if json.Unmarshal(schema, &head) != nil || head.Kind == "" {
+		return &posthornv1.StoreSchemaRequest{Definition: string(schema)}, nil
+	}
+	req := new(posthornv1.StoreSchemaRequest)
+	var set struct {
+		DescriptorSet []byte
+		Definition    json.RawMessage
+	}
+	if err := json.Unmarshal(schema, &set); err != nil {
+		return nil, errs.Field("descriptorSet", "is not base64")
+	}
+	err := members(schema, "", func(name, value []byte) (err error) {
+		switch string(name) {
+		case "kind":
+			kind, known := posthornv1.Schema_Kind_value[head.Kind]
+			if !known || kind == 0 {
+				return errs.Field("kind", "%q is neither JSON_SCHEMA nor PROTOBUF", head.Kind)
+			}
+			req.Kind = posthornv1.Schema_Kind(kind)
+		case "definition":
+			if req.Definition, err = stringValue("definition", value); err != nil && value[0] == '{' {
+				req.Definition, err = string(value), nil // a JSON Schema as the JSON that it is
+			}
+		case "message":
+			req.Message, err = stringValue("message", value)
+		case "descriptorSet":
+			req.DescriptorSet = set.DescriptorSet
+		default:
+			return unknown("", name)
+		}
+		return err
+	})
+	return req, err
 }
 
 func unwrapSchema(body []byte) []byte {

@@ -341,7 +341,7 @@ type fakeRegistry struct {
 
 func (f *fakeRegistry) StoreSchema(_ context.Context, req *posthornv1.StoreSchemaRequest) (*posthornv1.StoreSchemaResponse, error) {
 	f.stored = req
-	f.schema = &posthornv1.Schema{Type: req.GetType(), Version: 1, Kind: posthornv1.Schema_JSON_SCHEMA, Definition: req.GetDefinition()}
+	f.schema = &posthornv1.Schema{Type: req.GetType(), Version: 1, Kind: max(req.GetKind(), posthornv1.Schema_JSON_SCHEMA), Definition: req.GetDefinition(), Message: req.GetMessage()}
 	return &posthornv1.StoreSchemaResponse{Schema: f.schema, Created: true}, nil
 }
 

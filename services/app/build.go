@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,10 +79,15 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	a.add("catalog", cat.Run, cat.Ready())
-	schemas, err := schema.NewRegistry(buckets.schemas, a.wait, a.log, schema.Config{})
+	foreign, err := a.foreignSchemas()
 	if err != nil {
 		return err
 	}
+	schemas, err := schema.NewRegistry(buckets.schemas, a.wait, a.log, schema.Config{Foreign: foreign})
+	if err != nil {
+		return err
+	}
+	a.add("foreign schemas", foreign.Run, nil)
 	a.add("schemas", schemas.Run, nil)
 	if err := a.adminKey(ctx, buckets.identity); err != nil {
 		return err
@@ -281,6 +289,27 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 		return d.Run(ctx)
 	}, nil)
 	return nil
+}
+
+// foreignSchemas returns what fetches the schemas of other platforms.
+func (a *App) foreignSchemas() (*schema.Foreign, error) {
+	tokens := map[string]string{}
+	for pair := range strings.SplitSeq(a.cfg.Schemas.ForeignTokens.Reveal(), ",") {
+		domain, token, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		tokens[domain] = token
+	}
+	hosts := map[string]schema.Host{}
+	for _, h := range a.cfg.Schemas.Foreign {
+		domain, url, _ := strings.Cut(h, "=")
+		hosts[domain] = schema.Host{URL: url, Token: tokens[domain]}
+	}
+	transport := &http.Transport{DialContext: netguard.New(a.cfg.AllowNet).DialContext, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute}
+	if a.certs != nil {
+		transport.TLSClientConfig = a.certs.Client()
+	}
+	return schema.NewForeign(&http.Client{Transport: transport}, a.log, schema.ForeignConfig{
+		Hosts: hosts, MaxEntries: a.cfg.Schemas.MaxEntries, MaxBytes: int64(a.cfg.Schemas.MaxBytes),
+	})
 }
 
 type buckets struct{ config, secrets, schemas, identity jetstream.KeyValue }

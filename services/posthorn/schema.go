@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,6 +79,10 @@ func newSchemaGet(a *app) *cobra.Command {
 			if err != nil || a.output != formatTable {
 				return err
 			}
+			if s.GetKind() == posthornv1.Schema_PROTOBUF {
+				_, err := io.WriteString(a.stdout, s.GetDefinition())
+				return err
+			}
 			return a.showJSON(json.RawMessage(s.GetDefinition()))
 		},
 	}
@@ -110,31 +117,26 @@ func withMember(object json.RawMessage, name string, value []byte) json.RawMessa
 }
 
 func newSchemaApply(a *app) *cobra.Command {
-	var file string
+	var file, message string
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "apply <type> -f <file>",
-		Short: "Store a JSON Schema as the type's next version",
-		Long: "Store a JSON Schema, in JSON or YAML, as the type's next version, if it is compatible with the newest.\n" +
-			"What `schema get -o json` or -o yaml shows is taken too.",
+		Short: "Store a JSON Schema, or a message of a .proto file, as the type's next version",
+		Long: "Store a JSON Schema, in JSON or YAML, or a message of a file that ends with .proto, as the type's next\n" +
+			"version, if it is compatible with the newest. What `schema get -o json` or -o yaml shows is taken too.",
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" {
 				return usageError{cmd, errors.New("-f says which file; - is standard input")}
 			}
-			schema, err := a.readSchema(file)
-			if err != nil {
-				return err
-			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			store := c.PutSchema
-			if dryRun {
-				store = c.CheckSchema
+			got, err := a.storeSchema(cmd.Context(), c, args[0], file, message, dryRun)
+			if _, ours := errors.AsType[usageError](err); ours {
+				return err
 			}
-			got, err := store(cmd.Context(), args[0], schema)
 			if err != nil {
 				return fmt.Errorf("schema %s: %w", args[0], err)
 			}
@@ -143,7 +145,26 @@ func newSchemaApply(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say whether it would be stored")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "file to read, - for standard input")
+	cmd.Flags().StringVar(&message, "message", "", "full name of the message in a .proto file that has several; makes of standard input such a file")
 	return cmd
+}
+
+func (a *app) storeSchema(ctx context.Context, c *client.Client, eventType, file, message string, dryRun bool) (*posthornv1.StoreSchemaResponse, error) {
+	if strings.HasSuffix(file, ".proto") || message != "" {
+		text, _, err := a.readFile(file)
+		if err != nil {
+			return nil, err
+		}
+		return c.PutProtoSchema(ctx, eventType, string(text), message, dryRun)
+	}
+	schema, err := a.readSchema(file)
+	if err != nil {
+		return nil, err
+	}
+	if dryRun {
+		return c.CheckSchema(ctx, eventType, schema)
+	}
+	return c.PutSchema(ctx, eventType, schema)
 }
 
 // readSchema reads one JSON Schema, alone or as `schema get` shows it.
