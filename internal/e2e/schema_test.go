@@ -7,6 +7,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/posthornhq/posthorn/pkg/dedup/redistest"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
 // One platform keeps a proto3 schema; another validates by it, and goes on when
@@ -61,4 +67,54 @@ func TestAForeignSchemaOutlivesItsPlatform(t *testing.T) {
 		t.Fatalf("the other platform ended with %v", err)
 	}
 	check("without the other platform")
+}
+
+// Whoever takes a type is told when its schema has a new version, once.
+func TestSubscribersAreToldOfASchemasNewVersion(t *testing.T) {
+	t.Parallel()
+	p := serve(t)
+	exact, tenant, others := newSink(t, nil), newSink(t, nil), newSink(t, nil)
+	p.subscribe("exact", "shop.example/1/order", "INCOMING", exact.URL, "")
+	p.subscribe("tenant", "shop.example/1/*", "OUTGOING", tenant.URL, `,"tenant":"acme"`)
+	p.subscribe("others", "shop.example/2/order", "OUTGOING", others.URL, "")
+	const path = "/api/v1/schemas/shop.example/1/order"
+	p.must("PUT", path, `{"type":"object"}`)
+	p.must("PUT", path, `{"type":"object"}`) // the same again is no version
+	p.until("both are told", 20*time.Second, func() bool { return exact.count() == 1 && tenant.count() == 1 })
+	p.must("PUT", path, `{"type":"object","properties":{"total":{"type":"number"}}}`)
+	p.until("both are told of the second version", 20*time.Second, func() bool { return exact.count() == 2 && tenant.count() == 2 })
+	got := exact.all()[1]
+	if typ, data := got.header.Get("ce-type"), string(got.body); typ != "shop.example/1/_version" || !strings.Contains(data, `"version":2`) || !strings.Contains(data, "total") {
+		t.Errorf("told %s %s, want version 2 and what changed", typ, data)
+	}
+	if n := others.count(); n != 0 {
+		t.Errorf("the subscriber of another type is told %d times, want never", n)
+	}
+}
+
+// Ping names what is down and nothing else.
+func TestPingNamesWhatIsDown(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	p := serve(t, "--redis-url", redis.URL())
+	conn, err := grpc.NewClient(p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	down := func() (names []string) {
+		res, err := posthornv1.NewEventBrokerClient(conn).Ping(t.Context(), &posthornv1.PingRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range res.GetUnavailable() {
+			names = append(names, c.GetName())
+		}
+		return names
+	}
+	if got := down(); len(got) != 0 {
+		t.Errorf("unavailable are %v, want nothing", got)
+	}
+	redis.Kill()
+	p.until("Redis is named", 20*time.Second, func() bool { got := down(); return len(got) == 1 && got[0] == "redis" })
 }

@@ -2,6 +2,7 @@ package subscription
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -95,6 +96,23 @@ func (x *Index) Match(e *event.Event, dst []*Subscription) []*Subscription {
 	g.tenant = e.Tenant
 	if index, ok := groups.Get(g); ok {
 		dst = index.Match(e.Type, dst)
+	}
+	return dst
+}
+
+// MatchTypes appends the enabled subscriptions that want one of the types, of
+// whatever context, direction and tenant, each once. It looks at all groups; it is
+// for what is rare and concerns everybody, such as a schema's new version.
+func (x *Index) MatchTypes(dst []*Subscription, types ...string) []*Subscription {
+	begun := len(dst)
+	for _, index := range x.state.Load().groups.All() {
+		for _, typ := range types {
+			for _, s := range index.Match(typ, nil) {
+				if !slices.Contains(dst[begun:], s) {
+					dst = append(dst, s)
+				}
+			}
+		}
 	}
 	return dst
 }

@@ -154,6 +154,26 @@ func TestEditsAreSeenWhole(t *testing.T) {
 	}
 }
 
+func TestMatchTypesFindsThemEverywhereOnce(t *testing.T) {
+	t.Parallel()
+	x := subscription.NewIndex()
+	for _, doc := range []string{
+		`{"name":"exact","types":["shop.example/1/order"]}`,
+		`{"name":"incoming","types":["shop.example/1/order"],"direction":"INCOMING"}`,
+		`{"name":"tenant","types":["shop.example/1/*"],"tenant":"acme"}`,
+		`{"name":"context","types":["#","shop.example/1/_version"],"context":"testing"}`,
+		`{"name":"other","types":["shop.example/2/order"]}`,
+		`{"name":"off","types":["shop.example/1/order"],"disabled":true}`,
+	} {
+		x.Put(compile(t, doc))
+	}
+	got := names(x.MatchTypes(nil, "shop.example/1/_version", "shop.example/1/order"))
+	slices.Sort(got)
+	if want := []string{"context", "exact", "incoming", "tenant"}; !slices.Equal(got, want) {
+		t.Errorf("found %v, want %v", got, want)
+	}
+}
+
 func TestMatchAmongThousandsAllocatesNothing(t *testing.T) {
 	x := fill(t, 2000, func(i int) string {
 		return fmt.Sprintf(`{"name":"s%d","types":["type%d.created"],"tenant":"t%d"}`, i, i%50, i)

@@ -41,6 +41,8 @@ type App struct {
 
 	// Facts is what a person who starts the process wants to know.
 	Facts Facts
+	// Version is what Ping says of this program.
+	Version string
 }
 
 // Facts is what a person who starts the process wants to know.

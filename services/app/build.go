@@ -115,13 +115,14 @@ func (a *App) build(ctx context.Context) error {
 		Store: state.events, Queue: state.queue, Ledger: state.ledger, Claims: claims, Schemas: schemas,
 		Catalog: cat, Log: a.log, Metrics: brokerMetrics,
 	}, broker.Config{Window: cfg.Dedup.Window})
+	brokerServer := broker.NewServer(local, a.status)
 	var accept gateway.Acceptor = local
-	var publish api.Broker = localBroker{broker.NewServer(local)}
+	var publish api.Broker = localBroker{brokerServer}
 	if roles.Has(config.Broker) {
 		if err := a.router(ctx, js, state.publisher.JetStream(), local, state.events); err != nil {
 			return err
 		}
-		if err := a.serveGRPC(ctx, "broker", cfg.Broker, admin, false, broker.NewServer(local).Register); err != nil {
+		if err := a.serveGRPC(ctx, "broker", cfg.Broker, admin, false, brokerServer.Register); err != nil {
 			return err
 		}
 	} else if roles.Has(config.Gateway) || roles.Has(config.API) {
@@ -142,7 +143,7 @@ func (a *App) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName})
+	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(publish)})
 	if err != nil {
 		return err
 	}
@@ -234,6 +235,7 @@ func (a *App) claims(nc *nats.Conn) (dedup.Claims, error) {
 			return nil, err
 		}
 		claims = dedup.NewRedis(client, "posthorn:")
+		a.health.Register("redis", func(ctx context.Context) error { return client.Ping(ctx).Err() })
 		if a.cfg.Dedup.OnRedisDown == config.KV {
 			if claims, err = dedup.NewFallback(claims, kv, a.log, a.reg, dedup.FallbackConfig{}); err != nil {
 				return nil, err
@@ -370,6 +372,22 @@ func (a *App) adminKey(ctx context.Context, identity jetstream.KeyValue) error {
 	}
 	a.Facts.KeyFile = path
 	return nil
+}
+
+// tellVersion returns what tells the subscribers of a schema of its new version.
+// The version is stored; that its event is not does not undo it.
+func (a *App) tellVersion(publish api.Broker) func(context.Context, *posthornv1.Schema, []string) {
+	return func(ctx context.Context, s *posthornv1.Schema, changes []string) {
+		ev, key := broker.VersionUpdate(s, changes)
+		if _, err := publish.SendOutgoingEvent(ctx, &posthornv1.SendOutgoingEventRequest{Event: ev, IdempotencyKey: key}); err != nil {
+			a.log.Error("the subscribers of a schema are not told of its new version", "type", s.GetType(), "version", s.GetVersion(), "err", err)
+		}
+	}
+}
+
+// status is what Ping answers with.
+func (a *App) status(ctx context.Context) (map[string]error, string) {
+	return a.health.Ready(ctx), a.Version
 }
 
 func callerName(ctx context.Context) string {

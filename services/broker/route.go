@@ -79,7 +79,16 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 		b.Log.Error("a message on EVENTS is no event's ID; it is passed over", "subject", msg.Subject(), "err", err)
 		return r, matches
 	}
-	matches = b.Catalog.Subscriptions().Match(ev, matches)
+	if isVersionUpdate(ev) {
+		full, err := b.Store.Get(ctx, ev.ID)
+		if err != nil {
+			r.err = fmt.Errorf("broker: read %s: %w", ev.ID, err)
+			return r, matches
+		}
+		matches = b.Catalog.Subscriptions().MatchTypes(matches, ev.Type, full.Subject)
+	} else {
+		matches = b.Catalog.Subscriptions().Match(ev, matches)
+	}
 	var facts *subscription.Facts
 	for _, s := range matches {
 		if s.Filter != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -24,10 +26,32 @@ const window = 512
 type Server struct {
 	posthornv1.UnimplementedEventBrokerServer
 	broker *Broker
+	status Status
 }
 
-// NewServer returns the EventBroker service of b.
-func NewServer(b *Broker) *Server { return &Server{broker: b} }
+// Status says how the components are that the process works with, nil for one
+// that is well, and which version it runs.
+type Status func(ctx context.Context) (components map[string]error, version string)
+
+// NewServer returns the EventBroker service of b. A nil status knows of no component.
+func NewServer(b *Broker, status Status) *Server {
+	if status == nil {
+		status = func(context.Context) (map[string]error, string) { return nil, "" }
+	}
+	return &Server{broker: b, status: status}
+}
+
+// Ping answers which components are unavailable (C14).
+func (s *Server) Ping(ctx context.Context, _ *posthornv1.PingRequest) (*posthornv1.PingResponse, error) {
+	components, version := s.status(ctx)
+	out := &posthornv1.PingResponse{Version: version}
+	for _, name := range slices.Sorted(maps.Keys(components)) {
+		if err := components[name]; err != nil {
+			out.Unavailable = append(out.Unavailable, &posthornv1.PingResponse_Component{Name: name, Reason: err.Error()})
+		}
+	}
+	return out, nil
+}
 
 // Register adds the service to s.
 func (s *Server) Register(g *grpc.Server) { posthornv1.RegisterEventBrokerServer(g, s) }

@@ -36,6 +36,8 @@ type Config struct {
 	// Caller names who makes a request, for the record of who stored a version.
 	// Default: nobody is named.
 	Caller func(context.Context) string
+	// Stored is told of each new version. Default: nobody is told.
+	Stored func(ctx context.Context, s *posthornv1.Schema, changes []string)
 }
 
 // Server implements SchemaRegistry.
@@ -55,6 +57,9 @@ func New(k Keeper, v Validator, cfg Config) (*Server, error) {
 	}
 	if cfg.Caller == nil {
 		cfg.Caller = func(context.Context) string { return "" }
+	}
+	if cfg.Stored == nil {
+		cfg.Stored = func(context.Context, *posthornv1.Schema, []string) {}
 	}
 	return &Server{keeper: k, validator: v, cfg: cfg}, nil
 }
@@ -112,6 +117,9 @@ func (s *Server) StoreSchema(ctx context.Context, in *posthornv1.StoreSchemaRequ
 	out := &posthornv1.StoreSchemaResponse{Schema: message(res.Schema), Created: res.Created}
 	for _, c := range res.Changes {
 		out.Changes = append(out.Changes, c.Text)
+	}
+	if out.GetCreated() && !in.GetDryRun() {
+		s.cfg.Stored(ctx, out.GetSchema(), out.GetChanges())
 	}
 	return out, nil
 }
