@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -190,6 +191,7 @@ func TestWhatIsInTheWayOfAStartIsSaidInOneError(t *testing.T) {
 		{"a second process on the same data", p.dir, nil, "another process is running on the data directory"},
 		{"a taken port", filepath.Join(t.TempDir(), "d"), []string{"--http", taken}, "cannot listen on " + taken},
 		{"a directory that cannot be made", filepath.Join(file, "d"), nil, "make the data directory"},
+		{"a file system that is read-only", readOnly(t), nil, "not writable"},
 		{"a setting that is wrong", filepath.Join(t.TempDir(), "e"), []string{"--role", "cook"}, `"cook" is none of gateway, broker, registry, api, dispatcher`},
 	}
 	for _, tt := range tests {
@@ -212,6 +214,26 @@ func TestWhatIsInTheWayOfAStartIsSaidInOneError(t *testing.T) {
 		})
 	}
 	p.must("POST", "/api/v1/events", `{"type":"order.created","data":{}}`)
+}
+
+// readOnly returns a directory in which nobody can write: of a file system that
+// is mounted so, since root may write everywhere else.
+func readOnly(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
+		if err := os.Chmod(dir, 0o500); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	command(t, "mount", "-t", "tmpfs", "-o", "ro,size=1m", "posthorn-e2e", dir)
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount %s: %v\n%s", dir, err, out)
+		}
+	})
+	return dir
 }
 
 // From the start of the process to the first accepted event; the best of some
