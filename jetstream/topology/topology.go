@@ -115,7 +115,7 @@ func Assets(c Config) []Asset {
 			"services/api", "every service", 16, 64<<20),
 		kv(BucketSchemas, "Schemas of event types: key is <type>.<version>.", "services/registry", "broker, api", 1, 256<<20),
 		kv(BucketSecrets, "Secrets of sources and subscriptions, sealed.", "services/api", "gateway, dispatcher", 2, 64<<20),
-		kv(BucketIdentity, "API keys, as hashes.", "services/api", "gateway, api, broker", 1, 64<<20),
+		kv(BucketIdentity, "Users, API keys and what signs tokens; nothing of it in clear.", "pkg/identity", "gateway, api, broker", 1, 64<<20),
 		dedup(c),
 	}
 	for i := range assets {

@@ -141,6 +141,39 @@ func (c *Client) post(ctx context.Context, path string, req, out proto.Message) 
 	return c.into(ctx, call{method: http.MethodPost, path: path, body: body}, out)
 }
 
+// SignIn returns a token for a user's password, which a Client takes as its key.
+func (c *Client) SignIn(ctx context.Context, name, password string) (*posthornv1.SignInResponse, error) {
+	out := new(posthornv1.SignInResponse)
+	return out, c.post(ctx, "/api/v1/signin", &posthornv1.SignInRequest{Name: name, Password: password}, out)
+}
+
+// RotateSigningKey makes a new key sign tokens. Those that are out stay good.
+func (c *Client) RotateSigningKey(ctx context.Context) (*posthornv1.GetSigningKeysResponse, error) {
+	out := new(posthornv1.GetSigningKeysResponse)
+	return out, c.post(ctx, "/api/v1/jwks:rotate", &posthornv1.RotateSigningKeyRequest{}, out)
+}
+
+// ListKeys yields the API keys, without the keys themselves.
+func (c *Client) ListKeys(ctx context.Context, opts ListOptions) iter.Seq2[*posthornv1.ApiKey, error] {
+	return list(ctx, c, "/api/v1/keys", &posthornv1.ListKeysRequest{OrderBy: opts.OrderBy, Search: opts.Search},
+		func() *posthornv1.ApiKey { return new(posthornv1.ApiKey) })
+}
+
+// CreateKey makes an API key. The answer alone has the key itself.
+func (c *Client) CreateKey(ctx context.Context, key *posthornv1.ApiKey) (*posthornv1.ApiKey, error) {
+	out := new(posthornv1.ApiKey)
+	return out, c.post(ctx, "/api/v1/keys", key, out)
+}
+
+// DeleteKey ends the use of an API key.
+func (c *Client) DeleteKey(ctx context.Context, name string) error {
+	if name == "" {
+		return errNoName
+	}
+	_, err := c.do(ctx, call{method: http.MethodDelete, path: "/api/v1/keys/" + url.PathEscape(name), repeat: refused})
+	return err
+}
+
 // WhoAmI tells who the client's key is to the platform.
 func (c *Client) WhoAmI(ctx context.Context) (*posthornv1.WhoAmIResponse, error) {
 	out := new(posthornv1.WhoAmIResponse)

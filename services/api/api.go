@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/posthornhq/posthorn/pkg/audit"
+	"github.com/posthornhq/posthorn/pkg/identity"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -46,6 +47,7 @@ type Deps struct {
 	Mirror          Mirror
 	Audit           Auditor
 	Changes         Changes
+	Identities      *identity.Directory
 	// Commit returns when what was written before is stored for good. nil waits
 	// for nothing.
 	Commit func(ctx context.Context) error
@@ -85,7 +87,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 		missing bool
 	}{
 		{"Config", deps.Config == nil}, {"Secrets", deps.Secrets == nil}, {"Sealer", deps.Sealer == nil},
-		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Broker", deps.Broker == nil},
+		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Broker", deps.Broker == nil},
 		{"Events", deps.Events == nil}, {"Tracer", deps.Tracer == nil}, {"Replayer", deps.Replayer == nil},
 		{"Rejections", deps.Rejections == nil}, {"DeadLetters", deps.DeadLetters == nil},
 	} {
@@ -116,7 +118,10 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterDeadLetterServiceServer(s, deadLetterServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterAuditServiceServer(s, auditServer{edge: e, changes: a.deps.Changes})
-	posthornv1.RegisterAccountServiceServer(s, accountServer{})
+	who := accounts{edge: e, dir: a.deps.Identities, api: a}
+	posthornv1.RegisterAccountServiceServer(s, accountServer{accounts: who})
+	posthornv1.RegisterUserServiceServer(s, userServer{accounts: who})
+	posthornv1.RegisterKeyServiceServer(s, keyServer{accounts: who})
 }
 
 // DisableSubscription switches a subscription off, for instance because its

@@ -9,35 +9,27 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	"github.com/posthornhq/posthorn/pkg/wire"
-	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
-// RoleAdmin may do everything.
-const RoleAdmin = "admin"
-
-// An Identity is a caller, as the platform knows it.
-type Identity struct {
-	Name  string
-	Roles []string
-}
-
 // An Authenticator knows callers by the token that they send. Its error is of
-// kind [errs.Unauthenticated] for a token that is nobody's.
+// kind [errs.Unauthenticated] for a token that is nobody's. It is satisfied by
+// *identity.Directory.
 type Authenticator interface {
-	Authenticate(ctx context.Context, token string) (Identity, error)
+	Authenticate(ctx context.Context, token string) (identity.Identity, error)
 }
 
 type identityKey struct{}
 
-func withIdentity(ctx context.Context, id Identity) context.Context {
+func withIdentity(ctx context.Context, id identity.Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, id)
 }
 
 // IdentityOf returns who the interceptors found the caller to be.
-func IdentityOf(ctx context.Context) (Identity, bool) {
-	id, ok := ctx.Value(identityKey{}).(Identity)
+func IdentityOf(ctx context.Context) (identity.Identity, bool) {
+	id, ok := ctx.Value(identityKey{}).(identity.Identity)
 	return id, ok
 }
 
@@ -48,8 +40,8 @@ func caller(ctx context.Context) string {
 }
 
 // UnaryAuth returns the interceptor that lets only those through whom auth
-// knows by metadata authorization, "Bearer <token>" or "JWT <token>". Health
-// checks and reflection need none.
+// knows by metadata authorization, "Bearer <token>" or "JWT <token>", and who have
+// the role that the method wants. Health checks and reflection need none.
 func UnaryAuth(auth Authenticator) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		ctx, err := authenticate(ctx, auth, info.FullMethod)
@@ -84,22 +76,30 @@ func authenticate(ctx context.Context, auth Authenticator, method string) (conte
 	if strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.") {
 		return ctx, nil
 	}
-	if _, known := IdentityOf(ctx); known {
-		return ctx, nil // by REST, in this process; nothing from a network can put it there
+	if want, ok := identity.Require(method); ok && want == identity.Public {
+		return ctx, nil
 	}
+	id, known := IdentityOf(ctx) // by REST, in this process; nothing from a network can put it there
+	if !known {
+		var err error
+		if id, err = identify(ctx, auth); err != nil {
+			return nil, err
+		}
+		ctx = withIdentity(ctx, id)
+	}
+	return ctx, identity.Allowed(id, method)
+}
+
+func identify(ctx context.Context, auth Authenticator) (identity.Identity, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if _, open := auth.(internal); open && len(md.Get("authorization")) == 0 {
-		return withIdentity(ctx, Identity{Name: "local"}), nil
+		return identity.Identity{Name: "local", Roles: []string{identity.RoleAdmin}}, nil
 	}
 	token, err := parseAuthorization(md.Get("authorization"))
 	if err != nil {
-		return nil, err
+		return identity.Identity{}, err
 	}
-	id, err := auth.Authenticate(ctx, token)
-	if err != nil {
-		return nil, err
-	}
-	return withIdentity(ctx, id), nil
+	return auth.Authenticate(ctx, token)
 }
 
 // internal lets callers without a token through.
@@ -109,7 +109,7 @@ type internal struct{ Authenticator }
 // token is let through, and one that is given must be right.
 func Internal(auth Authenticator) Authenticator { return internal{auth} }
 
-const howToAuthenticate = `send "Authorization: Bearer <key>"; the administrator's key is in admin.key in the data directory of the first start, or what POSTHORN_ADMIN_KEY says`
+const howToAuthenticate = `send "Authorization: Bearer <API key or token of a sign-in>"; the administrator's key is in admin.key in the data directory of the first start, or what POSTHORN_ADMIN_KEY says`
 
 func parseAuthorization(values []string) (token string, err error) {
 	if len(values) == 0 {
@@ -130,16 +130,4 @@ func parseAuthorization(values []string) (token string, err error) {
 func traceOf(ctx context.Context) (parent, state string) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	return telemetry.Extract(http.Header{"Traceparent": md.Get("traceparent"), "Tracestate": md.Get("tracestate")})
-}
-
-type accountServer struct {
-	posthornv1.UnimplementedAccountServiceServer
-}
-
-func (accountServer) WhoAmI(ctx context.Context, _ *posthornv1.WhoAmIRequest) (*posthornv1.WhoAmIResponse, error) {
-	id, ok := IdentityOf(ctx)
-	if !ok {
-		return nil, wire.Status(errs.New(errs.Unauthenticated, "nobody was asked for: %s", howToAuthenticate))
-	}
-	return &posthornv1.WhoAmIResponse{Name: id.Name, Roles: id.Roles}, nil
 }

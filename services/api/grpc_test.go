@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/posthornhq/posthorn/jetstream/topology"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
 )
@@ -42,7 +41,7 @@ func eachWay(t *testing.T, test func(t *testing.T, r *rig)) {
 // serve offers the API on a loopback port until the test ends.
 func (r *rig) serve() *grpc.ClientConn {
 	r.t.Helper()
-	auth := api.NewAdminKey(r.kv[topology.BucketIdentity])
+	auth := r.who
 	s := grpc.NewServer(grpc.UnaryInterceptor(api.UnaryAuth(auth)), grpc.StreamInterceptor(api.StreamAuth(auth)))
 	r.api.Register(s)
 	posthornv1.RegisterSchemaRegistryServer(s, r.schemas)
@@ -114,7 +113,7 @@ func TestWhatIsNotOfferedIsUnimplemented(t *testing.T) {
 func TestStreamsWantAKeyToo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	auth := api.NewAdminKey(r.kv[topology.BucketIdentity])
+	auth := r.who
 	intercept := api.StreamAuth(auth)
 	tests := []struct {
 		name string
@@ -160,16 +159,7 @@ func wantCode(t *testing.T, what string, err error, want codes.Code) {
 // What the platform adds to a publish before the broker has it.
 func BenchmarkPublishOverREST(b *testing.B) {
 	r := newRig(b)
-	auth := api.NewAdminKey(r.kv[topology.BucketIdentity])
-	ctx, cancel := context.WithCancel(b.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := auth.Run(ctx); err != nil {
-			b.Error(err)
-		}
-	})
-	defer wg.Wait()
-	defer cancel()
+	auth := r.who
 	local := api.NewLocal(api.UnaryAuth(auth))
 	r.api.Register(local)
 	h, err := api.NewHandler(b.Context(), local, auth, slog.New(slog.DiscardHandler), api.RESTConfig{})

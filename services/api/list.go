@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
 // Limits of a page.
@@ -74,8 +75,32 @@ type listRequest interface {
 	GetSearch() string
 }
 
+// A listed thing has a place in a list.
+type listed interface {
+	GetName() string
+	GetMeta() *posthornv1.Meta
+}
+
 // list returns a page of resources and the cursor of the next one.
 func (r *resource[T]) list(ctx context.Context, req listRequest) (items []T, next string, err error) {
+	all, err := r.all(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	revisions := make(map[T]uint64, len(all))
+	values := make([]T, len(all))
+	for i, v := range all {
+		values[i], revisions[v.value] = v.value, v.revision
+	}
+	page, next, err := pageOf(req, values)
+	for _, v := range page {
+		items = append(items, r.show(version[T]{value: v, revision: revisions[v]}))
+	}
+	return items, next, err
+}
+
+// pageOf returns the page of all that a request wants, and the cursor of the next.
+func pageOf[T listed](req listRequest, all []T) (items []T, next string, err error) {
 	limit, err := pageLimit(req.GetLimit())
 	if err != nil {
 		return nil, "", err
@@ -85,18 +110,12 @@ func (r *resource[T]) list(ctx context.Context, req listRequest) (items []T, nex
 	if err != nil {
 		return nil, "", err
 	}
-	all, err := r.all(ctx)
-	if err != nil {
-		return nil, "", err
-	}
 	search := strings.ToLower(req.GetSearch())
-	all = slices.DeleteFunc(all, func(v version[T]) bool {
-		return !strings.Contains(v.value.GetName(), search) || after != nil && compare(order, place(v), *after) <= 0
+	all = slices.DeleteFunc(all, func(v T) bool {
+		return !strings.Contains(v.GetName(), search) || after != nil && compare(order, place(v), *after) <= 0
 	})
-	slices.SortFunc(all, func(a, b version[T]) int { return compare(order, place(a), place(b)) })
-	for _, v := range all[:min(limit, len(all))] {
-		items = append(items, r.show(v))
-	}
+	slices.SortFunc(all, func(a, b T) int { return compare(order, place(a), place(b)) })
+	items = all[:min(limit, len(all))]
 	if len(all) > limit {
 		last := place(all[limit-1])
 		last.Order, last.Search = order, req.GetSearch()
@@ -123,9 +142,9 @@ func startOf(req listRequest, order string) (*cursor, error) {
 	return &c, nil
 }
 
-func place[T message](v version[T]) cursor {
-	c := cursor{Name: v.value.GetName()}
-	if at := v.value.GetMeta().GetCreatedAt(); at != nil {
+func place[T listed](v T) cursor {
+	c := cursor{Name: v.GetName()}
+	if at := v.GetMeta().GetCreatedAt(); at != nil {
 		c.Created = at.AsTime().UnixNano()
 	}
 	return c

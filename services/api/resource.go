@@ -14,6 +14,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/bucket"
 	"github.com/posthornhq/posthorn/pkg/catalog"
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/pattern"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -323,7 +324,7 @@ func (r *resource[T]) deleted(ctx context.Context, name string, before json.RawM
 // changed anything.
 func (r *resource[T]) modify(ctx context.Context, name, who string, edit func(T) bool) error {
 	var none T
-	ctx = withIdentity(ctx, Identity{Name: who})
+	ctx = withIdentity(ctx, identity.Identity{Name: who})
 	for n := 0; ; n++ {
 		cur, err := r.current(ctx, name)
 		if err != nil || cur.value == none {

@@ -128,6 +128,8 @@ func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeM
 		posthornv1.RegisterDeadLetterServiceHandlerClient(ctx, mux, posthornv1.NewDeadLetterServiceClient(conn)),
 		posthornv1.RegisterAuditServiceHandlerClient(ctx, mux, posthornv1.NewAuditServiceClient(conn)),
 		posthornv1.RegisterAccountServiceHandlerClient(ctx, mux, posthornv1.NewAccountServiceClient(conn)),
+		posthornv1.RegisterUserServiceHandlerClient(ctx, mux, posthornv1.NewUserServiceClient(conn)),
+		posthornv1.RegisterKeyServiceHandlerClient(ctx, mux, posthornv1.NewKeyServiceClient(conn)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("api: register handlers: %w", err)
@@ -144,12 +146,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveDocument(w, r)
 		return
 	}
-	r, err := h.authenticate(r)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
 	rt, allowed := h.routes.find(r.Method, r.URL.Path)
+	if rt == nil || !public[rt.operation] {
+		var err error
+		if r, err = h.authenticate(r); err != nil {
+			h.fail(w, r, err)
+			return
+		}
+	}
 	switch {
 	case rt == nil && len(allowed) == 0:
 		writeError(w, r, noSuchPath(r))
@@ -174,6 +178,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.mux.ServeHTTP(w, r)
 }
+
+// public are the operations that need no token.
+var public = map[string]bool{"SignIn": true, "GetSigningKeys": true}
 
 // fail answers with err. What did not come from the servers, who log for
 // themselves, and is not for clients, is logged here.

@@ -22,6 +22,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/catalog"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/wire"
@@ -32,6 +33,7 @@ import (
 // A rig is the Master API on a real server, with the parts that are other
 // packages' replaced by what records how it was called.
 type rig struct {
+	who     *identity.Directory
 	t       testing.TB
 	js      jetstream.JetStream
 	kv      map[string]jetstream.KeyValue
@@ -66,13 +68,14 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	r.startCatalog(sealer)
+	r.startIdentities(sealer)
 	pub, err := stream.New(r.js.Conn())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.api, err = api.New(api.Deps{
 		Config: r.kv[topology.BucketConfig], Secrets: r.kv[topology.BucketSecrets],
-		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js},
+		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who,
 		Broker: r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
@@ -80,11 +83,7 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.key, _, err = api.EnsureAdminKey(t.Context(), r.kv[topology.BucketIdentity], "", filepath.Join(t.TempDir(), "admin.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	auth := api.NewAdminKey(r.kv[topology.BucketIdentity])
+	auth := r.who
 	r.local = api.NewLocal(api.UnaryAuth(auth))
 	r.api.Register(r.local)
 	posthornv1.RegisterSchemaRegistryServer(r.local, r.schemas)
@@ -92,6 +91,27 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	return r
+}
+
+func (r *rig) startIdentities(sealer *seal.Sealer) {
+	r.t.Helper()
+	kv := r.kv[topology.BucketIdentity]
+	var err error
+	if r.key, _, err = identity.EnsureAdminKey(r.t.Context(), kv, "", filepath.Join(r.t.TempDir(), "admin.key")); err != nil {
+		r.t.Fatal(err)
+	}
+	if r.who, err = identity.New(kv, sealer, nil, slog.New(slog.DiscardHandler), identity.Config{}); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(r.t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := r.who.Run(ctx); err != nil {
+			r.t.Errorf("identities: %v", err)
+		}
+	})
+	r.t.Cleanup(func() { cancel(); wg.Wait() })
+	<-r.who.Ready()
 }
 
 func (r *rig) startCatalog(sealer *seal.Sealer) {

@@ -21,6 +21,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/dedup"
 	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/destination/webhook"
+	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/ledger"
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/queue"
@@ -92,8 +93,11 @@ func (a *App) build(ctx context.Context) error {
 	if err := a.adminKey(ctx, buckets.identity); err != nil {
 		return err
 	}
-	admin := api.NewAdminKey(buckets.identity)
-	a.add("admin key", admin.Run, nil)
+	who, err := identity.New(buckets.identity, sealer, a.wait, a.log, identity.Config{})
+	if err != nil {
+		return err
+	}
+	a.add("identities", who.Run, who.Ready())
 
 	// The state, over a connection of its own for each who writes much.
 	after, err := a.connect("deliver")
@@ -122,7 +126,7 @@ func (a *App) build(ctx context.Context) error {
 		if err := a.router(ctx, js, state.publisher.JetStream(), local, state.events); err != nil {
 			return err
 		}
-		if err := a.serveGRPC(ctx, "broker", cfg.Broker, admin, false, brokerServer.Register); err != nil {
+		if err := a.serveGRPC(ctx, "broker", cfg.Broker, who, false, brokerServer.Register); err != nil {
 			return err
 		}
 	} else if roles.Has(config.Gateway) || roles.Has(config.API) {
@@ -136,7 +140,7 @@ func (a *App) build(ctx context.Context) error {
 	// The Master API, here or there.
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
-		Audit: audit.New(state.publisher), Changes: changeViews{js}, Commit: a.wait, Broker: publish,
+		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Commit: a.wait, Broker: publish,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
 		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
@@ -148,13 +152,13 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	if roles.Has(config.Registry) {
-		if err := a.serveGRPC(ctx, "registry", cfg.Registry, admin, false, func(s *grpc.Server) {
+		if err := a.serveGRPC(ctx, "registry", cfg.Registry, who, false, func(s *grpc.Server) {
 			posthornv1.RegisterSchemaRegistryServer(s, schemaServer)
 		}); err != nil {
 			return err
 		}
 	}
-	rest, err := a.masterAPI(ctx, master, schemaServer, admin)
+	rest, err := a.masterAPI(ctx, master, schemaServer, who)
 	if err != nil {
 		return err
 	}
@@ -351,13 +355,13 @@ func (a *App) sealer() (*seal.Sealer, error) {
 }
 
 // adminKey makes sure that there is a key for the Master API.
-func (a *App) adminKey(ctx context.Context, identity jetstream.KeyValue) error {
+func (a *App) adminKey(ctx context.Context, kv jetstream.KeyValue) error {
 	path := ""
 	if a.cfg.Embedded() {
 		path = filepath.Join(a.cfg.Data, "admin.key")
 	}
-	key, created, err := api.EnsureAdminKey(ctx, identity, a.cfg.AdminKey.Reveal(), path)
-	if errors.Is(err, api.ErrKeyElsewhere) {
+	key, created, err := identity.EnsureAdminKey(ctx, kv, a.cfg.AdminKey.Reveal(), path)
+	if errors.Is(err, identity.ErrKeyElsewhere) {
 		a.Facts.KeyNote = err.Error()
 		return nil
 	}
