@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"log/slog"
+	"maps"
 	"math/big"
 	"strings"
 	"sync"
@@ -123,9 +124,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 	// forge signs the good claims with changes; a nil value takes a claim away.
 	forge := func(m jwt.SigningMethod, key any, kid any, change jwt.MapClaims) string {
 		c := jwt.MapClaims{}
-		for k, v := range good {
-			c[k] = v
-		}
+		maps.Copy(c, good)
 		for k, v := range change {
 			c[k] = v
 			if v == nil {
