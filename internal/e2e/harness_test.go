@@ -354,3 +354,17 @@ func (p *platform) deadLetters() map[string]bool {
 		}
 	}
 }
+
+// field reads a text from an answer.
+func field(t *testing.T, answer, name string) string {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(answer), &v); err != nil {
+		t.Fatal(err)
+	}
+	text, ok := v[name].(string)
+	if !ok || text == "" {
+		t.Fatalf("the answer %q has no %s", answer, name)
+	}
+	return text
+}

@@ -80,6 +80,11 @@ type Config struct {
 	// Data.
 	SealKey Secret `koanf:"seal-key" flag:"none" usage:"key that seals stored secrets; the same in all processes"`
 
+	// SealKeyOld are the keys that SealKey takes the place of, separated by commas.
+	// The process with the api role seals anew what they have sealed; after that
+	// they can go.
+	SealKeyOld Secret `koanf:"seal-key-old" flag:"none" usage:"keys that seal-key takes the place of, separated by commas"`
+
 	// MaxEventBytes is the largest data of one event. Above it a publisher gets
 	// 413 before anything is stored.
 	MaxEventBytes Bytes `koanf:"max-event-bytes" usage:"largest data of one event"`

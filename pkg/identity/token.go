@@ -239,6 +239,19 @@ func (d *Directory) RotateSigningKey(ctx context.Context) error {
 	})
 }
 
+// Reseal rotates the signing key if it is not sealed by what seals today: the
+// new one is.
+func (d *Directory) Reseal(ctx context.Context, current func(sealed []byte) bool) error {
+	e, err := orNone(d.ring.Get(ctx, ringKey))
+	if err != nil {
+		return fmt.Errorf("identity: signing keys: %w", err)
+	}
+	if e.Revision == 0 || len(e.Value.Keys) == 0 || current(e.Value.Keys[0].Sealed) {
+		return nil
+	}
+	return d.RotateSigningKey(ctx)
+}
+
 // retire removes keys whose last token has expired.
 func (d *Directory) retire(ctx context.Context) error {
 	now := d.cfg.Now()

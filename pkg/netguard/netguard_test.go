@@ -1,11 +1,16 @@
 package netguard
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 func prefixes(t *testing.T, list ...string) []netip.Prefix {
@@ -144,5 +149,111 @@ func TestErrorSaysHowToAllow(t *testing.T) {
 	_, err = New(nil).DialContext(t.Context(), "tcp", "[fe80::1%lo]:80")
 	if err == nil || !strings.Contains(err.Error(), "--allow-net fe80::1/128") {
 		t.Errorf("error is %v, want a prefix that the flag takes", err)
+	}
+}
+
+// A name that is public when somebody looks and private when it is dialled.
+func TestANameThatChangesIsCheckedWhereItLeads(t *testing.T) {
+	t.Parallel()
+	lis, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	_, port, err := net.SplitHostPort(lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	server := serveDNS(t, func() netip.Addr {
+		if asked.Add(1) == 1 {
+			return netip.MustParseAddr("8.8.8.8")
+		}
+		return netip.MustParseAddr("127.0.0.1")
+	})
+	g := New(nil)
+	g.dialer.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", server)
+	}}
+	first, err := g.dialer.Resolver.LookupNetIP(t.Context(), "ip4", "rebind.example")
+	if err != nil || first[0].String() != "8.8.8.8" {
+		t.Fatalf("the first look-up gave %v, error %v", first, err)
+	}
+	conn, err := g.DialContext(t.Context(), "tcp4", net.JoinHostPort("rebind.example", port))
+	if err == nil {
+		conn.Close()
+		t.Fatal("dialled loopback by a name, want it blocked")
+	}
+	if !errors.Is(err, ErrBlocked) {
+		t.Errorf("got error %v, which is not ErrBlocked", err)
+	}
+}
+
+// serveDNS answers every question for an IPv4 address with what answer says.
+func serveDNS(t *testing.T, answer func() netip.Addr) string {
+	t.Helper()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			q := m.Questions[0]
+			m.Response, m.Authoritative, m.Additionals = true, true, nil
+			if q.Type == dnsmessage.TypeA {
+				m.Answers = []dnsmessage.Resource{{
+					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}, // no time to live
+					Body:   &dnsmessage.AResource{A: answer().As4()},
+				}}
+			}
+			out, err := m.Pack()
+			if err == nil {
+				_, err = pc.WriteTo(out, from)
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return pc.LocalAddr().String()
+}
+
+// Spellings that some resolvers read as loopback. Whether this machine's does or
+// not, none of them leads there.
+func TestOddSpellingsLeadNowhere(t *testing.T) {
+	t.Parallel()
+	lis, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	_, port, err := net.SplitHostPort(lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{
+		"2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "127.0.1", "127.0.0.1.", "localhost.",
+		"[::ffff:7f00:1]", "0:0:0:0:0:ffff:127.0.0.1", "①②⑦.⓪.⓪.①",
+	} {
+		t.Run(host, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if conn, err := New(nil).DialContext(ctx, "tcp", net.JoinHostPort(strings.Trim(host, "[]"), port)); err == nil {
+				conn.Close()
+				t.Errorf("%s was dialled", host)
+			}
+		})
 	}
 }

@@ -307,3 +307,60 @@ func TestLoadOrCreateKeyInNoDirectory(t *testing.T) {
 		t.Errorf("error is %v, want %v", err, os.ErrNotExist)
 	}
 }
+
+func TestRotateKeepsWhatWasSealed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "seal.key")
+	if err := seal.Rotate(path); err == nil {
+		t.Error("rotated a key that is not there, want an error")
+	}
+	var sealed [][]byte
+	for range 3 {
+		key, _, err := seal.LoadOrCreateKey(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, err := seal.OldKeys(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := seal.New(key, old...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err := s.Seal([]byte("hush"), "place")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed = append(sealed, one)
+		for i, v := range sealed {
+			if plain, err := s.Open(v, "place"); err != nil || string(plain) != "hush" {
+				t.Errorf("with %d old keys value %d opens as %q with error %v", len(old), i, plain, err)
+			}
+			if got, want := s.Current(v), i == len(sealed)-1; got != want {
+				t.Errorf("value %d of %d is current: %t, want %t", i, len(sealed), got, want)
+			}
+		}
+		if err := seal.Rotate(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{path, path + ".old"} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %o, want 600", name, info.Mode().Perm())
+		}
+	}
+	if err := seal.ForgetOldKeys(path); err != nil {
+		t.Fatal(err)
+	}
+	if old, err := seal.OldKeys(path); err != nil || len(old) != 0 {
+		t.Errorf("after forgetting there are %d old keys, error %v", len(old), err)
+	}
+	if err := seal.ForgetOldKeys(path); err != nil {
+		t.Errorf("forgetting again: %v", err)
+	}
+}

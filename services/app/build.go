@@ -71,7 +71,7 @@ func (a *App) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sealer, err := a.sealer()
+	sealer, older, err := a.sealer()
 	if err != nil {
 		return err
 	}
@@ -146,6 +146,9 @@ func (a *App) build(ctx context.Context) error {
 	}, a.log, api.Config{})
 	if err != nil {
 		return err
+	}
+	if older && roles.Has(config.API) {
+		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)
 	}
 	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(publish)})
 	if err != nil {
@@ -334,24 +337,56 @@ func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) 
 	return &b, nil
 }
 
-// sealer returns what seals secrets at rest. The key is given, or made once
-// beside the embedded server's data.
-func (a *App) sealer() (*seal.Sealer, error) {
+// sealer returns what seals secrets at rest, and whether older keys are among
+// those that it opens with. The key is given, or made once beside the embedded
+// server's data.
+func (a *App) sealer() (s *seal.Sealer, older bool, err error) {
 	if k := a.cfg.SealKey.Reveal(); k != "" {
 		key, err := seal.ParseKey(k)
 		if err != nil {
-			return nil, fmt.Errorf("app: seal-key: %w", err)
+			return nil, false, fmt.Errorf("app: seal-key: %w", err)
 		}
-		return seal.New(key)
+		old, err := seal.ParseKeys(a.cfg.SealKeyOld.Reveal())
+		if err != nil {
+			return nil, false, fmt.Errorf("app: seal-key-old: %w", err)
+		}
+		s, err := seal.New(key, old...)
+		return s, len(old) > 0, err
 	}
 	if !a.cfg.Embedded() {
-		return nil, errors.New("app: an external NATS server is shared, so its secrets need a key that is shared too: set POSTHORN_SEAL_KEY in every process (32 bytes in base64, for instance from `openssl rand -base64 32`)")
+		return nil, false, errors.New("app: an external NATS server is shared, so its secrets need a key that is shared too: set POSTHORN_SEAL_KEY in every process (32 bytes in base64, for instance from `openssl rand -base64 32`)")
 	}
-	key, _, err := seal.LoadOrCreateKey(filepath.Join(a.cfg.Data, "seal.key"))
+	key, _, err := seal.LoadOrCreateKey(a.sealKeyFile())
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return seal.New(key)
+	old, err := seal.OldKeys(a.sealKeyFile())
+	if err != nil {
+		return nil, false, err
+	}
+	s, err = seal.New(key, old...)
+	return s, len(old) > 0, err
+}
+
+func (a *App) sealKeyFile() string { return filepath.Join(a.cfg.Data, "seal.key") }
+
+// reseal seals anew what older keys have sealed, and forgets the keys that are
+// this process's to forget.
+func (a *App) reseal(ctx context.Context, master *api.API, s *seal.Sealer) error {
+	n, err := master.Reseal(ctx, s)
+	if err != nil {
+		a.log.Error("not everything could be sealed by the new key; the older keys are still needed", "sealed", n, "err", err)
+		<-ctx.Done()
+		return nil
+	}
+	a.log.Info("everything is sealed by the new key; the older keys are not needed any more", "sealed", n)
+	if a.cfg.SealKey.Reveal() == "" {
+		if err := seal.ForgetOldKeys(a.sealKeyFile()); err != nil {
+			a.log.Warn("the older keys are still there", "err", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // adminKey makes sure that there is a key for the Master API.

@@ -98,6 +98,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newServe(a),
 		newTopology(a),
 		newConfig(a),
+		newSealKey(a),
 		newBench(a),
 		newBenchRelay(),
 		newBenchSink(),
