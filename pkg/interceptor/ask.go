@@ -1,0 +1,264 @@
+package interceptor
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/posthornhq/posthorn/pkg/authorization"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+)
+
+// Kinds of questions, as a callout has them.
+const (
+	askAccessToken = "access_token"
+	askClientID    = "client_id"
+	askBoth        = "oauth"
+)
+
+// maxAnswer is how much of an answer is read, in bytes.
+const maxAnswer = 64 << 10
+
+// A question is about a token, a client ID, or both.
+type question struct {
+	kind, context, token, client string
+}
+
+// askOAuth lets a credential pass if the URL of the context's OAUTH section does.
+func (a *Asker) askOAuth(ctx context.Context, q question) (string, *refusal) {
+	az, ok := a.known.Authorization(q.context)
+	if !ok || az.Spec.GetOauth().GetUrl() == "" {
+		return "", denied("the authorization of context %q has no OAUTH section with a URL, so nobody can be asked", q.context)
+	}
+	o := az.Spec.GetOauth()
+	key := hashOf(q.kind, q.context, o.GetUrl(), o.GetMode().String(), o.GetClientId(), q.token, q.client)
+	if got, ok := a.answers.Get(key); ok && a.cfg.Now().Before(got.until) {
+		return got.detail, got.no
+	}
+	timeout := authorization.DefaultTimeout
+	if o.GetTimeout() != nil {
+		timeout = o.GetTimeout().AsDuration()
+	}
+	// Twice: introspection may ask about the client by itself.
+	got := a.once(ctx, string(key[:]), 2*timeout, func(ctx context.Context) answer {
+		got := a.guarded(o.GetUrl(), "the OAUTH server of context "+q.context, func() (answer, error) {
+			if o.GetMode() == posthornv1.Authorization_OAuth_INTROSPECTION {
+				return a.introspect(ctx, az, q, timeout)
+			}
+			return a.callOut(ctx, az, q, timeout)
+		})
+		if now := a.cfg.Now(); got.until.After(now) {
+			a.answers.Add(key, got)
+		}
+		return got
+	})
+	return got.detail, got.no
+}
+
+// no returns an answer that is remembered briefly.
+func (a *Asker) no(r *refusal) answer { return answer{no: r, until: a.cfg.Now().Add(a.cfg.Negative)} }
+
+// yes returns an answer that is remembered as the authorization says, but not
+// longer than the token lives, if that can be seen.
+func (a *Asker) yes(o *posthornv1.Authorization_OAuth, q question, detail string, bounds ...time.Time) answer {
+	cache := authorization.DefaultCache
+	if o.GetCache() != nil {
+		cache = o.GetCache().AsDuration()
+	}
+	until := a.cfg.Now().Add(cache)
+	for _, b := range append(bounds, expiryOf(q.token)) {
+		if !b.IsZero() && b.Before(until) {
+			until = b
+		}
+	}
+	return answer{detail: detail, until: until}
+}
+
+// expiryOf reads exp from what looks like a JWT, zero if there is none. It is not
+// verified: it can only shorten what is remembered.
+func expiryOf(token string) time.Time {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return time.Time{}
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var claims struct {
+		Expires *json.Number `json:"exp"`
+	}
+	if err != nil || json.Unmarshal(raw, &claims) != nil || claims.Expires == nil {
+		return time.Time{}
+	}
+	return unix(*claims.Expires)
+}
+
+func unix(n json.Number) time.Time {
+	seconds, err := n.Float64()
+	if err != nil || seconds < 0 || seconds > 1<<40 {
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0)
+}
+
+func (a *Asker) callOut(ctx context.Context, az *authorization.Authorization, q question, timeout time.Duration) (answer, error) {
+	body, err := json.Marshal(struct {
+		Kind        string `json:"kind"`
+		AccessToken string `json:"accessToken,omitempty"`
+		ClientID    string `json:"clientId,omitempty"`
+		Context     string `json:"context"`
+	}{q.kind, q.token, q.client, q.context})
+	if err != nil {
+		return answer{}, fmt.Errorf("encode the question: %w", err)
+	}
+	resp, _, err := a.post(ctx, az, "application/json", body, timeout)
+	if err != nil {
+		return answer{}, err
+	}
+	switch s := resp.StatusCode; {
+	case s/100 == 2:
+		return a.yes(az.Spec.GetOauth(), q, q.kind+" is accepted", freshUntil(resp, a.cfg.Now())), nil
+	case s == http.StatusForbidden:
+		return a.no(denied("the %s is known and not allowed", noun(q.kind))), nil
+	case s/100 == 4 && s != http.StatusRequestTimeout && s != http.StatusTooManyRequests:
+		return a.no(unauthenticated("the %s is not valid", noun(q.kind))), nil
+	default:
+		return answer{}, fmt.Errorf("answered %s", resp.Status)
+	}
+}
+
+func noun(kind string) string {
+	switch kind {
+	case askAccessToken:
+		return "access token"
+	case askClientID:
+		return "client ID"
+	}
+	return "client ID and access token"
+}
+
+// freshUntil reads Cache-Control of an answer, zero if it does not say.
+func freshUntil(resp *http.Response, now time.Time) time.Time {
+	var until time.Time
+	for directive := range strings.SplitSeq(strings.Join(resp.Header.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch strings.ToLower(name) {
+		case "no-store", "no-cache":
+			return now
+		case "max-age":
+			if n, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31); err == nil {
+				until = now.Add(time.Duration(n) * time.Second)
+			}
+		}
+	}
+	return until
+}
+
+// introspection is an answer of RFC 7662.
+type introspection struct {
+	Active    bool         `json:"active"`
+	ClientID  string       `json:"client_id"`
+	Expires   *json.Number `json:"exp"`
+	NotBefore *json.Number `json:"nbf"`
+}
+
+func (a *Asker) introspect(ctx context.Context, az *authorization.Authorization, q question, timeout time.Duration) (answer, error) {
+	token, hint := q.token, askAccessToken
+	if q.kind == askClientID {
+		token, hint = q.client, askClientID
+	}
+	got, err := a.introspectOne(ctx, az, token, hint, timeout)
+	if err != nil {
+		return answer{}, err
+	}
+	now := a.cfg.Now()
+	if no := got.check(noun(q.kind), now); no != nil {
+		return a.no(no), nil
+	}
+	var until time.Time
+	if got.Expires != nil {
+		until = unix(*got.Expires)
+	}
+	if q.kind == askBoth && got.ClientID != q.client {
+		if got.ClientID != "" {
+			return a.no(unauthenticated("the access token was given to another client")), nil
+		}
+		client, err := a.introspectOne(ctx, az, q.client, askClientID, timeout)
+		if err != nil {
+			return answer{}, err
+		}
+		if no := client.check("client ID", now); no != nil {
+			return a.no(no), nil
+		}
+	}
+	return a.yes(az.Spec.GetOauth(), q, noun(q.kind)+" is active", until), nil
+}
+
+func (i *introspection) check(what string, now time.Time) *refusal {
+	switch {
+	case !i.Active:
+		return unauthenticated("the %s is not active", what)
+	case i.Expires != nil && !now.Before(unix(*i.Expires)):
+		return unauthenticated("the %s has expired", what)
+	case i.NotBefore != nil && now.Before(unix(*i.NotBefore)):
+		return unauthenticated("the %s is not good yet", what)
+	}
+	return nil
+}
+
+func (a *Asker) introspectOne(ctx context.Context, az *authorization.Authorization, token, hint string, timeout time.Duration) (*introspection, error) {
+	form := url.Values{"token": {token}, "token_type_hint": {hint}}.Encode()
+	resp, body, err := a.post(ctx, az, "application/x-www-form-urlencoded", []byte(form), timeout)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("answered %s", resp.Status)
+	}
+	var got introspection
+	if err := json.Unmarshal(body, &got); err != nil {
+		return nil, errors.New("the answer is not that of RFC 7662") // json's error quotes it
+	}
+	return &got, nil
+}
+
+// post asks, and reads the answer.
+func (a *Asker) post(ctx context.Context, az *authorization.Authorization, contentType string, body []byte, timeout time.Duration) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	o := az.Spec.GetOauth()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.GetUrl(), bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the request: %w", err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Accept", "application/json")
+	if o.GetClientId() != "" {
+		// RFC 6749, 2.3.1: form-encoded before they are joined.
+		req.SetBasicAuth(url.QueryEscape(o.GetClientId()), url.QueryEscape(az.ClientSecret))
+	}
+	return a.do(req)
+}
+
+func (a *Asker) do(req *http.Request) (*http.Response, []byte, error) {
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read as far as it is wanted
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the answer: %w", err)
+	}
+	if len(body) > maxAnswer {
+		return nil, nil, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+	}
+	return resp, body, nil
+}

@@ -1,0 +1,264 @@
+package interceptor
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/MicahParks/keyfunc/v3"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/posthornhq/posthorn/pkg/authorization"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
+)
+
+// leeway is how far the clocks of issuer and platform may be apart.
+const leeway = 30 * time.Second
+
+// A jwtBearer lets requests pass whose JSON Web Token is signed by a key of the
+// context's issuer, has not expired, and is for us (S6).
+type jwtBearer struct {
+	place            place
+	issuer, audience string
+	asker            *Asker
+}
+
+func newJWT(spec *posthornv1.Interceptor_Jwt, asker *Asker) *jwtBearer {
+	j := &jwtBearer{issuer: spec.GetIssuer(), audience: spec.GetAudience(), asker: asker}
+	switch spec.GetLocation() {
+	case posthornv1.Interceptor_HEADER:
+		j.place = place{header: true, name: spec.GetName(), bearer: true}
+	case posthornv1.Interceptor_QUERY:
+		j.place = place{query: true, name: spec.GetName()}
+	default:
+		j.place = place{header: true, name: "Authorization", bearer: true}
+	}
+	return j
+}
+
+func (j *jwtBearer) check(ctx context.Context, r *Request) (string, *refusal) {
+	tokens, no := j.place.find(r)
+	if no != nil {
+		return "", no
+	}
+	return j.asker.verifyJWT(ctx, contextOf(r), j.issuer, j.audience, tokens[0])
+}
+
+// verifyJWT checks a token against the JWT section of a context.
+func (a *Asker) verifyJWT(ctx context.Context, context, issuer, audience, token string) (string, *refusal) {
+	az, ok := a.known.Authorization(context)
+	if !ok || az.Spec.GetJwt() == nil {
+		return "", denied("the authorization of context %q has no JWT section with a URL, so no token can be verified", context)
+	}
+	j := az.Spec.GetJwt()
+	// What is cached was verified under these conditions, and no others.
+	key := hashOf(context, j.GetJwksUrl(), j.GetIssuer(), issuer, audience, strings.Join(j.GetAudiences(), " "), strings.Join(j.GetAlgorithms(), " "), token)
+	now := a.cfg.Now()
+	if got, ok := a.tokens.Get(key); ok && now.Before(got.until) {
+		return got.detail, got.no
+	}
+	claims := &jwt.RegisteredClaims{}
+	parser := a.parser(j, issuer, audience)
+	err := a.parse(ctx, parser, j, token, claims)
+	if err != nil {
+		return "", refusalOf(err, context)
+	}
+	got := answer{detail: "token of " + cmp.Or(claims.Issuer, "an issuer without a name"), until: claims.ExpiresAt.Time}
+	if most := now.Add(a.cfg.TokenFor); most.Before(got.until) {
+		got.until = most
+	}
+	a.tokens.Add(key, got)
+	return got.detail, nil
+}
+
+func (a *Asker) parser(j *posthornv1.Authorization_Jwt, issuer, audience string) *jwt.Parser {
+	algorithms := j.GetAlgorithms()
+	if len(algorithms) == 0 {
+		algorithms = authorization.Algorithms()
+	}
+	opts := []jwt.ParserOption{
+		jwt.WithValidMethods(algorithms), jwt.WithExpirationRequired(), jwt.WithLeeway(leeway), jwt.WithTimeFunc(a.cfg.Now),
+	}
+	if iss := cmp.Or(issuer, j.GetIssuer()); iss != "" {
+		opts = append(opts, jwt.WithIssuer(iss))
+	}
+	if audience != "" {
+		opts = append(opts, jwt.WithAudience(audience))
+	} else if len(j.GetAudiences()) > 0 {
+		opts = append(opts, jwt.WithAudience(j.GetAudiences()...))
+	}
+	return jwt.NewParser(opts...)
+}
+
+// errKeys is in the chain of errors that are about the keys, not the token.
+var errKeys = errors.New("the signing keys cannot be had")
+
+// parse verifies a token. One whose key is not known makes the keys be fetched
+// again, unless that was tried a moment ago.
+func (a *Asker) parse(ctx context.Context, parser *jwt.Parser, j *posthornv1.Authorization_Jwt, token string, claims *jwt.RegisteredClaims) error {
+	set := a.keySet(j)
+	for again := false; ; again = true {
+		keys, err := set.get(ctx, a, again)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errKeys, err)
+		}
+		_, err = parser.ParseWithClaims(token, claims, keys.KeyfuncCtx(ctx))
+		if again || !errors.Is(err, jwkset.ErrKeyNotFound) {
+			return err
+		}
+	}
+}
+
+// refusalOf says what is wrong with a token, and nothing that is in it.
+func refusalOf(err error, context string) *refusal {
+	switch {
+	case errors.Is(err, errKeys):
+		return denied("the signing keys of context %q cannot be had; try again later", context).because(err)
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return unauthenticated("the token has expired")
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return unauthenticated("the token is not good yet")
+	case errors.Is(err, jwt.ErrTokenInvalidAudience):
+		return unauthenticated("the token is for another audience")
+	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
+		return unauthenticated("the token is of another issuer")
+	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return unauthenticated("the token lacks a claim that is required: exp, or iss or aud")
+	case errors.Is(err, jwkset.ErrKeyNotFound):
+		return unauthenticated("the token is signed by a key that its issuer does not publish")
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid), errors.Is(err, jwt.ErrTokenUnverifiable):
+		return unauthenticated("the token's signature, or its algorithm, is not accepted")
+	default:
+		return unauthenticated("what was sent is no JSON Web Token")
+	}
+}
+
+// A keySet is what one URL publishes.
+type keySet struct {
+	jwksURL, issuer string // the former, or else the latter
+
+	mu      sync.Mutex // held while it is fetched: who waits wants the result
+	keys    keyfunc.Keyfunc
+	fetched time.Time
+	tried   time.Time
+}
+
+func (a *Asker) keySet(j *posthornv1.Authorization_Jwt) *keySet {
+	key := cmp.Or(j.GetJwksUrl(), "issuer "+j.GetIssuer())
+	if v, ok := a.keys.Load(key); ok {
+		if set, ok := v.(*keySet); ok {
+			return set
+		}
+	}
+	set := &keySet{jwksURL: j.GetJwksUrl()}
+	if set.jwksURL == "" {
+		set.issuer = j.GetIssuer()
+	}
+	v, _ := a.keys.LoadOrStore(key, set)
+	if got, ok := v.(*keySet); ok {
+		return got
+	}
+	return set
+}
+
+// get returns the keys. With unknown set the caller has a token of a key that is
+// not among them. They are fetched in one call for all that wait, and at most
+// every [Config.RefreshEvery].
+func (s *keySet) get(ctx context.Context, a *Asker, unknown bool) (keyfunc.Keyfunc, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := a.cfg.Now()
+	due := s.keys == nil || now.Sub(s.fetched) >= a.cfg.KeysFor
+	if s.keys != nil && !(due || unknown) {
+		return s.keys, nil
+	}
+	if !s.tried.IsZero() && now.Sub(s.tried) < a.cfg.RefreshEvery && (s.keys != nil || now.Sub(s.tried) < a.cfg.Negative) {
+		return s.usable(a, now, errors.New("they were asked for a moment ago"))
+	}
+	s.tried = now
+	keys, err := a.fetchKeys(ctx, s)
+	if err != nil {
+		if s.keys != nil {
+			a.log.Warn("signing keys cannot be fetched; those that are known stay in use", "url", cmp.Or(s.jwksURL, s.issuer), "err", err)
+		}
+		return s.usable(a, now, err)
+	}
+	s.keys, s.fetched = keys, now
+	return keys, nil
+}
+
+// usable returns the keys that are known unless they are too old.
+func (s *keySet) usable(a *Asker, now time.Time, err error) (keyfunc.Keyfunc, error) {
+	if s.keys == nil || now.Sub(s.fetched) >= a.cfg.KeysAtMost {
+		return nil, err
+	}
+	return s.keys, nil
+}
+
+func (a *Asker) fetchKeys(ctx context.Context, s *keySet) (keyfunc.Keyfunc, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), authorization.DefaultTimeout)
+	defer cancel()
+	from := s.jwksURL
+	if from == "" {
+		var err error
+		if from, err = a.discover(ctx, s.issuer); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := a.get(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := keyfunc.NewJWKSetJSON(raw)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys of %s: %w", from, err)
+	}
+	return keys, nil
+}
+
+// discover asks an issuer where its keys are (OpenID Connect Discovery 1.0, 4).
+func (a *Asker) discover(ctx context.Context, issuer string) (string, error) {
+	raw, err := a.get(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
+	if err != nil {
+		return "", err
+	}
+	var doc struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return "", errors.New("the discovery document is not JSON")
+	}
+	u, err := url.Parse(doc.JWKSURI)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		return "", errors.New("the discovery document says of no URL where the keys are")
+	}
+	if doc.Issuer != issuer {
+		return "", fmt.Errorf("the discovery document is of issuer %q", doc.Issuer)
+	}
+	return doc.JWKSURI, nil
+}
+
+func (a *Asker) get(ctx context.Context, from string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("make the request: %w", err)
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, body, err := a.do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", from, resp.Status)
+	}
+	return body, nil
+}
