@@ -16,6 +16,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/authorization"
 	"github.com/posthornhq/posthorn/pkg/bucket"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/policy"
 	"github.com/posthornhq/posthorn/pkg/source"
 	"github.com/posthornhq/posthorn/pkg/subscription"
@@ -65,6 +66,8 @@ type Catalog struct {
 
 	sources       table[*source.Source]
 	policies      table[*policy.Policy]
+	flows         table[*interceptor.Flow] // of policies
+	asker         *interceptor.Asker
 	authorization table[*authorization.Authorization]
 	subscriptions *subscription.Index
 	fallback      *policy.Policy // that of those who name none
@@ -121,6 +124,10 @@ func New(config, secrets jetstream.KeyValue, opener Opener, log *slog.Logger, cf
 // hold up the mirror meanwhile. It must not be called after Run.
 func (c *Catalog) OnChange(f func()) { c.onChange = append(c.onChange, f) }
 
+// UseAsker sets who is asked by interceptors; without one, policies that have
+// such interceptors are not usable. It must not be called after Run.
+func (c *Catalog) UseAsker(a *interceptor.Asker) { c.asker = a }
+
 // Ready is closed when everything that is stored has been seen.
 func (c *Catalog) Ready() <-chan struct{} { return c.ready }
 
@@ -156,6 +163,18 @@ func (c *Catalog) Policy(name string) *policy.Policy {
 		return p
 	}
 	return c.fallback
+}
+
+// Flow returns the security of the policy of that name, which publishers to
+// sources that name it must pass. It is false if there is no such policy, or it
+// is not usable: then nobody may pass.
+func (c *Catalog) Flow(name string) (*interceptor.Flow, bool) {
+	f, ok := c.flows.get(name)
+	if !ok && name == policy.DefaultName {
+		_, stored := c.policies.get(name)
+		return nil, !stored // the built-in one lets everything pass
+	}
+	return f, ok
 }
 
 // Authorization returns that of a context, if it has one.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/authorization"
 	"github.com/posthornhq/posthorn/pkg/bucket"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/policy"
 	"github.com/posthornhq/posthorn/pkg/source"
 	"github.com/posthornhq/posthorn/pkg/subscription"
@@ -180,13 +181,19 @@ func (c *Catalog) compile(kind, name string, data []byte, sealed value) error {
 		c.subscriptions.Put(v)
 	case Policies:
 		spec := new(posthornv1.Policy)
-		if _, err := c.decode(data, spec, Key(kind, name), value{}); err != nil {
+		secrets, err := c.decode(data, spec, Key(kind, name), sealed)
+		if err != nil {
 			return err
 		}
 		v, err := policy.Compile(spec)
 		if err != nil {
 			return err
 		}
+		flow, err := interceptor.Compile(spec.GetSecurity(), policy.SecretsByID(secrets), c.asker)
+		if err != nil {
+			return err
+		}
+		c.flows.put(name, flow)
 		c.policies.put(name, v)
 	case Authorizations:
 		spec := new(posthornv1.Authorization)
@@ -247,6 +254,7 @@ func (c *Catalog) remove(kind, name string) {
 		c.subscriptions.Delete(name)
 	case Policies:
 		c.policies.delete(name)
+		c.flows.delete(name)
 	case Authorizations:
 		c.authorization.delete(name)
 	}

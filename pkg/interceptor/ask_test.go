@@ -16,7 +16,9 @@ import (
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 )
 
-func callout(url string) string { return `{"oauth":{"url":"` + url + `","timeout":"2s","cache":"60s"}}` }
+func callout(url string) string {
+	return `{"oauth":{"url":"` + url + `","timeout":"2s","cache":"60s"}}`
+}
 
 func introspection(url string) string {
 	return `{"oauth":{"url":"` + url + `","mode":"INTROSPECTION","clientId":"me:too","clientSecret":"hush/secret","timeout":"2s","cache":"60s"}}`
@@ -37,7 +39,9 @@ func TestWhereCredentialsAre(t *testing.T) {
 	t.Parallel()
 	s := serve(t, status)
 	a := newAsker(t, authorize(t, callout(s.URL)), new(clock), interceptor.Config{})
-	token := func(location string) string { return `[{"accessToken":{"location":"` + location + `","name":"token"}}]` }
+	token := func(location string) string {
+		return `[{"accessToken":{"location":"` + location + `","name":"token"}}]`
+	}
 	tests := []struct {
 		name, flow, query string
 		headers           []string

@@ -32,8 +32,6 @@ func TestValidate(t *testing.T) {
 
 		{"no name", `{}`, "name: is required"},
 		{"not a name", `{"name":"My policy"}`, `name: "My policy" is not a name: lower-case letters, digits and, not at the beginning, hyphens are allowed`},
-		{"an interceptor that would not be asked", `{"name":"p","security":{"flow":[{"disabled":true,"oauth":{}},{"jwt":{}}]}}`,
-			"security.flow[1]: interceptor jwt is not available in this version; disable it or remove it"},
 		{"an interceptor of no kind", `{"name":"p","security":{"flow":[{"disabled":true}]}}`, "security.flow[0]: says of no interceptor what kind it is"},
 		{"eleven retries", `{"name":"p","delivery":{"maxRetries":11}}`, "delivery.maxRetries: is 11, must be 0 to 10"},
 		{"less than no retries", `{"name":"p","delivery":{"maxRetries":-1}}`, "delivery.maxRetries: is -1, must be 0 to 10"},
@@ -81,16 +79,11 @@ func TestValidate(t *testing.T) {
 }
 
 // A check that is not made must not seem to be.
-func TestEveryInterceptorIsRefusedUnlessDisabled(t *testing.T) {
+func TestAnInterceptorThatIsWrongIsNamed(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{"accessToken", "clientId", "oauth", "jwt", "ipFilter", "hmac", "headerValue", "jsonField"} {
-		err := policy.Validate(read(t, `{"name":"p","security":{"flow":[{"`+kind+`":{}}]}}`))
-		if want := "security.flow[0]: interceptor " + kind + " is not available in this version; disable it or remove it"; err == nil || err.Error() != want {
-			t.Errorf("error is %v, want %q", err, want)
-		}
-		if err := policy.Validate(read(t, `{"name":"p","security":{"flow":[{"disabled":true,"`+kind+`":{}}]}}`)); err != nil {
-			t.Errorf("%s, disabled: error is %v, want none", kind, err)
-		}
+	err := policy.Validate(read(t, `{"name":"p","security":{"flow":[{"jwt":{}},{"ipFilter":{"mode":"ALLOW"}}]}}`))
+	if v := errs.ViolationsOf(err); len(v) != 1 || v[0].Field != "security.flow[1].ipFilter.addresses" {
+		t.Errorf("got %v, want a violation of security.flow[1].ipFilter.addresses", err)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -64,6 +66,22 @@ func MergeSecrets(spec *posthornv1.Policy, given, stored []string) []string {
 		}
 	}
 	return list
+}
+
+// ValidateSecrets refuses a policy with an enabled interceptor that has nothing
+// to compare with: it would refuse everything. stored is what [MergeSecrets] gave.
+func ValidateSecrets(spec *posthornv1.Policy, stored []string) error {
+	values := SecretsByID(stored)
+	for i, in := range spec.GetSecurity().GetFlow() {
+		kind := interceptor.Kind(in)
+		if in.GetDisabled() || kind != "headerValue" && kind != "jsonField" { // an HMAC may use the source's
+			continue
+		}
+		if values[in.GetId()] == "" {
+			return errs.Field(fmt.Sprintf("security.flow[%d].%s.value", i, kind), "is missing, so it would refuse everything")
+		}
+	}
+	return nil
 }
 
 // SecretsByID returns stored values by the IDs of their interceptors.

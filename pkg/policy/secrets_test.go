@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/policy"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -66,6 +67,28 @@ func TestASecretStaysWithItsInterceptor(t *testing.T) {
 			got := policy.SecretsByID(policy.MergeSecrets(edit, policy.TakeSecrets(edit), stored))
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("kept (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnInterceptorWithNothingToCompareWithIsRefused(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, flow, field string }{
+		{"values", `[{"id":"a","headerValue":{"name":"X","value":"v"}},{"id":"b","jsonField":{"path":"p","value":"v"}}]`, ""},
+		{"no value of a header", `[{"oauth":{}},{"headerValue":{"name":"X"}}]`, "security.flow[1].headerValue.value"},
+		{"no value of a field", `[{"jsonField":{"path":"p"}}]`, "security.flow[0].jsonField.value"},
+		{"none, and it is disabled", `[{"disabled":true,"headerValue":{"name":"X"}}]`, ""},
+		{"none, and the source has one", `[{"hmac":{}}]`, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := flow(t, tt.flow)
+			err := policy.ValidateSecrets(p, policy.MergeSecrets(p, policy.TakeSecrets(p), nil))
+			v := errs.ViolationsOf(err)
+			if tt.field == "" && err != nil || tt.field != "" && (len(v) != 1 || v[0].Field != tt.field) {
+				t.Errorf("got %v, want a violation of %q", err, tt.field)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/pattern"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -26,10 +27,8 @@ func Validate(spec *posthornv1.Policy) error {
 	if err := pattern.ValidName("name", spec.GetName()); err != nil {
 		return err
 	}
-	for i, in := range spec.GetSecurity().GetFlow() {
-		if err := validInterceptor(fmt.Sprintf("security.flow[%d]", i), in); err != nil {
-			return err
-		}
+	if err := interceptor.Validate(spec.GetSecurity()); err != nil {
+		return err
 	}
 	d := spec.GetDelivery()
 	if n := maxRetries(d); n < 0 || n > MaxRetries {
@@ -44,36 +43,6 @@ func Validate(spec *posthornv1.Policy) error {
 		}
 	}
 	return validBackoff(d.GetBackoff())
-}
-
-// validInterceptor refuses every check that is switched on: a policy that seems
-// to protect a source and lets everybody in is worse than none.
-func validInterceptor(field string, in *posthornv1.Interceptor) error {
-	var kind string
-	switch in.GetKind().(type) {
-	case *posthornv1.Interceptor_AccessToken_:
-		kind = "accessToken"
-	case *posthornv1.Interceptor_ClientId_:
-		kind = "clientId"
-	case *posthornv1.Interceptor_Oauth:
-		kind = "oauth"
-	case *posthornv1.Interceptor_Jwt_:
-		kind = "jwt"
-	case *posthornv1.Interceptor_IpFilter_:
-		kind = "ipFilter"
-	case *posthornv1.Interceptor_Hmac_:
-		kind = "hmac"
-	case *posthornv1.Interceptor_HeaderValue_:
-		kind = "headerValue"
-	case *posthornv1.Interceptor_JsonField_:
-		kind = "jsonField"
-	default:
-		return errs.Field(field, "says of no interceptor what kind it is")
-	}
-	if in.GetDisabled() {
-		return nil
-	}
-	return errs.Field(field, "interceptor %s is not available in this version; disable it or remove it", kind)
 }
 
 func validRetryOn(field, entry string) error {

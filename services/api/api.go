@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/identity"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -48,6 +49,7 @@ type Deps struct {
 	Audit           Auditor
 	Changes         Changes
 	Identities      *identity.Directory
+	Asker           *interceptor.Asker
 	// Commit returns when what was written before is stored for good. nil waits
 	// for nothing.
 	Commit func(ctx context.Context) error
@@ -87,7 +89,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 		missing bool
 	}{
 		{"Config", deps.Config == nil}, {"Secrets", deps.Secrets == nil}, {"Sealer", deps.Sealer == nil},
-		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Broker", deps.Broker == nil},
+		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Broker", deps.Broker == nil},
 		{"Events", deps.Events == nil}, {"Tracer", deps.Tracer == nil}, {"Replayer", deps.Replayer == nil},
 		{"Rejections", deps.Rejections == nil}, {"DeadLetters", deps.DeadLetters == nil},
 	} {

@@ -90,16 +90,19 @@ func (s policyServer) ListPolicies(ctx context.Context, req *posthornv1.ListPoli
 
 func (s policyServer) GetPolicy(ctx context.Context, req *posthornv1.GetPolicyRequest) (*posthornv1.Policy, error) {
 	out, err := s.r.get(ctx, req.GetName())
+	out, err = s.advised(ctx, out, err)
 	return out, s.status(ctx, err)
 }
 
 func (s policyServer) CreatePolicy(ctx context.Context, req *posthornv1.CreatePolicyRequest) (*posthornv1.Policy, error) {
 	out, err := s.r.create(ctx, req.GetPolicy())
+	out, err = s.advised(ctx, out, err)
 	return out, s.status(ctx, err)
 }
 
 func (s policyServer) PutPolicy(ctx context.Context, req *posthornv1.PutPolicyRequest) (*posthornv1.Policy, error) {
 	out, err := s.r.replace(ctx, req.GetPolicy())
+	out, err = s.advised(ctx, out, err)
 	return out, s.status(ctx, err)
 }
 

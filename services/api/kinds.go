@@ -100,6 +100,7 @@ func policyKind(a *API) kind[*posthornv1.Policy] {
 			count:    (*posthornv1.Policy).GetSecretCount,
 			setCount: func(p *posthornv1.Policy, n int32) { p.SecretCount = n },
 			merge:    policy.MergeSecrets,
+			check:    policy.ValidateSecrets,
 		},
 		inUse:   a.policyInUse,
 		present: func(p *posthornv1.Policy) { p.Warnings = policy.Warnings(p) },

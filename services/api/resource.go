@@ -65,6 +65,8 @@ type secretive[T message] struct {
 	// merge picks what is to be stored, of kinds whose secrets each have a place of
 	// their own in the resource. May be nil: then those that were given replace all.
 	merge func(v T, given, stored []string) []string
+	// check refuses what is to be stored. May be nil.
+	check func(v T, list []string) error
 }
 
 // A resource is the store of one kind.
@@ -192,6 +194,11 @@ func (r *resource[T]) write(ctx context.Context, cur version[T], v T) (T, error)
 	}
 	if err := r.validate(ctx, v, len(secrets.list)); err != nil {
 		return none, err
+	}
+	if r.secrets != nil && r.secrets.check != nil {
+		if err := r.secrets.check(v, secrets.list); err != nil {
+			return none, err
+		}
 	}
 	if r.secrets != nil {
 		r.secrets.set(v, nil)

@@ -3,6 +3,9 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -23,6 +26,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/identity"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/wire"
@@ -33,6 +37,7 @@ import (
 // A rig is the Master API on a real server, with the parts that are other
 // packages' replaced by what records how it was called.
 type rig struct {
+	asker   *interceptor.Asker
 	who     *identity.Directory
 	t       testing.TB
 	js      jetstream.JetStream
@@ -75,7 +80,7 @@ func newRig(t testing.TB) *rig {
 	}
 	r.api, err = api.New(api.Deps{
 		Config: r.kv[topology.BucketConfig], Secrets: r.kv[topology.BucketSecrets],
-		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who,
+		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who, Asker: r.asker,
 		Broker: r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
@@ -121,6 +126,10 @@ func (r *rig) startCatalog(sealer *seal.Sealer) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	if r.asker, err = interceptor.NewAsker(http.DefaultClient, r.catalog, slog.New(slog.DiscardHandler), interceptor.Config{}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.catalog.UseAsker(r.asker)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -384,4 +393,11 @@ func (f *fakeRegistry) GetSchemaList(_ context.Context, req *posthornv1.GetSchem
 func (f *fakeRegistry) ValidateEventForSchema(_ context.Context, req *posthornv1.ValidateEventForSchemaRequest) (*posthornv1.ValidateEventForSchemaResponse, error) {
 	f.validated = req
 	return &posthornv1.ValidateEventForSchemaResponse{Version: 1, Violations: []*posthornv1.Violation{{Field: "/total", Description: "is missing"}}}, nil
+}
+
+// signed is an HMAC-SHA256 in hex.
+func signed(secret, text string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(text))
+	return hex.EncodeToString(mac.Sum(nil))
 }

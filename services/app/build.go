@@ -22,6 +22,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/destination/webhook"
 	"github.com/posthornhq/posthorn/pkg/identity"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/ledger"
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/queue"
@@ -79,6 +80,11 @@ func (a *App) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	asker, err := interceptor.NewAsker(a.guardedClient(), cat, a.log, interceptor.Config{})
+	if err != nil {
+		return err
+	}
+	cat.UseAsker(asker)
 	a.add("catalog", cat.Run, cat.Ready())
 	foreign, err := a.foreignSchemas()
 	if err != nil {
@@ -140,7 +146,7 @@ func (a *App) build(ctx context.Context) error {
 	// The Master API, here or there.
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
-		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Commit: a.wait, Broker: publish,
+		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Commit: a.wait, Broker: publish,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
 		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
@@ -312,13 +318,18 @@ func (a *App) foreignSchemas() (*schema.Foreign, error) {
 		domain, url, _ := strings.Cut(h, "=")
 		hosts[domain] = schema.Host{URL: url, Token: tokens[domain]}
 	}
-	transport := &http.Transport{DialContext: netguard.New(a.cfg.AllowNet).DialContext, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute}
-	if a.certs != nil {
-		transport.TLSClientConfig = a.certs.Client()
-	}
-	return schema.NewForeign(&http.Client{Transport: transport}, a.log, schema.ForeignConfig{
+	return schema.NewForeign(a.guardedClient(), a.log, schema.ForeignConfig{
 		Hosts: hosts, MaxEntries: a.cfg.Schemas.MaxEntries, MaxBytes: int64(a.cfg.Schemas.MaxBytes),
 	})
+}
+
+// guardedClient returns a client for URLs that users gave: it connects to no
+// address that is not public or allowed.
+func (a *App) guardedClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: netguard.New(a.cfg.AllowNet).DialContext, TLSHandshakeTimeout: 5 * time.Second, IdleConnTimeout: time.Minute,
+		MaxIdleConnsPerHost: 32, ForceAttemptHTTP2: true,
+	}}
 }
 
 type buckets struct{ config, secrets, schemas, identity jetstream.KeyValue }

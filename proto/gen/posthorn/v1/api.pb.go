@@ -924,10 +924,8 @@ type SimulatePolicyRequest struct {
 	// Used instead of the stored policy.
 	Draft *Policy `protobuf:"bytes,2,opt,name=draft,proto3" json:"draft,omitempty"`
 	// Whose secrets and authorization the flow uses; the default context without one.
-	Source  string            `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	Request *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
-	// Instead of a request: so many of the last that the source was sent, at most 100.
-	Last          int32 `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	Source        string            `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Request       *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -988,13 +986,6 @@ func (x *SimulatePolicyRequest) GetRequest() *SimulatedRequest {
 		return x.Request
 	}
 	return nil
-}
-
-func (x *SimulatePolicyRequest) GetLast() int32 {
-	if x != nil {
-		return x.Last
-	}
-	return 0
 }
 
 // A SimulatedRequest is what a publisher would send.
@@ -1077,11 +1068,17 @@ func (x *SimulatedRequest) GetRemoteAddress() string {
 }
 
 type SimulatePolicyResponse struct {
-	state protoimpl.MessageState        `protogen:"open.v1"`
-	Runs  []*SimulatePolicyResponse_Run `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
-	// Waits before each retry, without jitter.
-	Schedule      []*durationpb.Duration `protobuf:"bytes,2,rep,name=schedule,proto3" json:"schedule,omitempty"`
-	Warnings      []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// 401 or 403 when it is not.
+	Status int32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
+	// What the publisher would be told.
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// One for each interceptor, in their order.
+	Verdicts []*SimulatePolicyResponse_Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	// Waits before each retry of a delivery, without jitter.
+	Schedule      []*durationpb.Duration `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
+	Warnings      []string               `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1116,9 +1113,30 @@ func (*SimulatePolicyResponse) Descriptor() ([]byte, []int) {
 	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
-func (x *SimulatePolicyResponse) GetRuns() []*SimulatePolicyResponse_Run {
+func (x *SimulatePolicyResponse) GetAllowed() bool {
 	if x != nil {
-		return x.Runs
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *SimulatePolicyResponse) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse) GetVerdicts() []*SimulatePolicyResponse_Verdict {
+	if x != nil {
+		return x.Verdicts
 	}
 	return nil
 }
@@ -4936,13 +4954,14 @@ func (x *WhoAmIResponse) GetRoles() []string {
 }
 
 type SimulatePolicyResponse_Verdict struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Interceptor string                 `protobuf:"bytes,1,opt,name=interceptor,proto3" json:"interceptor,omitempty"`
-	// "pass", "refuse", "skip" of a disabled one, or "unknown" where a recorded
-	// request lacks what was a secret.
-	Outcome       string               `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	Detail        string               `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
-	Took          *durationpb.Duration `protobuf:"bytes,4,opt,name=took,proto3" json:"took,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The interceptor's ID and kind.
+	Id   string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// "ok", "refused" or "skipped"; empty behind the first that refused.
+	Outcome       string               `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Detail        string               `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	Took          *durationpb.Duration `protobuf:"bytes,5,opt,name=took,proto3" json:"took,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4977,9 +4996,16 @@ func (*SimulatePolicyResponse_Verdict) Descriptor() ([]byte, []int) {
 	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20, 0}
 }
 
-func (x *SimulatePolicyResponse_Verdict) GetInterceptor() string {
+func (x *SimulatePolicyResponse_Verdict) GetId() string {
 	if x != nil {
-		return x.Interceptor
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Verdict) GetKind() string {
+	if x != nil {
+		return x.Kind
 	}
 	return ""
 }
@@ -5005,76 +5031,6 @@ func (x *SimulatePolicyResponse_Verdict) GetTook() *durationpb.Duration {
 	return nil
 }
 
-type SimulatePolicyResponse_Run struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The event or rejection that the request is of; empty of a given one.
-	Id      string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Allowed bool   `protobuf:"varint,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
-	// 401 or 403 when it is not.
-	Status        int32                             `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
-	Verdicts      []*SimulatePolicyResponse_Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SimulatePolicyResponse_Run) Reset() {
-	*x = SimulatePolicyResponse_Run{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[81]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SimulatePolicyResponse_Run) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SimulatePolicyResponse_Run) ProtoMessage() {}
-
-func (x *SimulatePolicyResponse_Run) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[81]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SimulatePolicyResponse_Run.ProtoReflect.Descriptor instead.
-func (*SimulatePolicyResponse_Run) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20, 1}
-}
-
-func (x *SimulatePolicyResponse_Run) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *SimulatePolicyResponse_Run) GetAllowed() bool {
-	if x != nil {
-		return x.Allowed
-	}
-	return false
-}
-
-func (x *SimulatePolicyResponse_Run) GetStatus() int32 {
-	if x != nil {
-		return x.Status
-	}
-	return 0
-}
-
-func (x *SimulatePolicyResponse_Run) GetVerdicts() []*SimulatePolicyResponse_Verdict {
-	if x != nil {
-		return x.Verdicts
-	}
-	return nil
-}
-
 type PublishEventsResponse_Result struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -5087,7 +5043,7 @@ type PublishEventsResponse_Result struct {
 
 func (x *PublishEventsResponse_Result) Reset() {
 	*x = PublishEventsResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5099,7 +5055,7 @@ func (x *PublishEventsResponse_Result) String() string {
 func (*PublishEventsResponse_Result) ProtoMessage() {}
 
 func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5151,7 +5107,7 @@ type RetryDeadLettersResponse_Result struct {
 
 func (x *RetryDeadLettersResponse_Result) Reset() {
 	*x = RetryDeadLettersResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[84]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5163,7 +5119,7 @@ func (x *RetryDeadLettersResponse_Result) String() string {
 func (*RetryDeadLettersResponse_Result) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[84]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5269,13 +5225,12 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x10PutPolicyRequest\x12+\n" +
 	"\x06policy\x18\x01 \x01(\v2\x13.posthorn.v1.PolicyR\x06policy\")\n" +
 	"\x13DeletePolicyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xbb\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xa7\x01\n" +
 	"\x15SimulatePolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x05draft\x18\x02 \x01(\v2\x13.posthorn.v1.PolicyR\x05draft\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x127\n" +
-	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\x12\x12\n" +
-	"\x04last\x18\x05 \x01(\x05R\x04last\"\xfb\x01\n" +
+	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\"\xfb\x01\n" +
 	"\x10SimulatedRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12D\n" +
@@ -5284,21 +5239,20 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x0eremote_address\x18\x05 \x01(\tR\rremoteAddress\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x03\n" +
-	"\x16SimulatePolicyResponse\x12;\n" +
-	"\x04runs\x18\x01 \x03(\v2'.posthorn.v1.SimulatePolicyResponse.RunR\x04runs\x125\n" +
-	"\bschedule\x18\x02 \x03(\v2\x19.google.protobuf.DurationR\bschedule\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x1a\x8c\x01\n" +
-	"\aVerdict\x12 \n" +
-	"\vinterceptor\x18\x01 \x01(\tR\vinterceptor\x12\x18\n" +
-	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\x12-\n" +
-	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\x1a\x90\x01\n" +
-	"\x03Run\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
-	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
-	"\x06status\x18\x03 \x01(\x05R\x06status\x12G\n" +
-	"\bverdicts\x18\x04 \x03(\v2+.posthorn.v1.SimulatePolicyResponse.VerdictR\bverdicts\"/\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x03\n" +
+	"\x16SimulatePolicyResponse\x12\x18\n" +
+	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12G\n" +
+	"\bverdicts\x18\x04 \x03(\v2+.posthorn.v1.SimulatePolicyResponse.VerdictR\bverdicts\x125\n" +
+	"\bschedule\x18\x05 \x03(\v2\x19.google.protobuf.DurationR\bschedule\x12\x1a\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x1a\x8e\x01\n" +
+	"\aVerdict\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
+	"\aoutcome\x18\x03 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12-\n" +
+	"\x04took\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04took\"/\n" +
 	"\x19ListPolicyVersionsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x1aListPolicyVersionsResponse\x12)\n" +
@@ -5684,7 +5638,7 @@ func file_posthorn_v1_api_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_api_proto_rawDescData
 }
 
-var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_posthorn_v1_api_proto_goTypes = []any{
 	(*ListSourcesRequest)(nil),              // 0: posthorn.v1.ListSourcesRequest
 	(*ListSourcesResponse)(nil),             // 1: posthorn.v1.ListSourcesResponse
@@ -5767,194 +5721,192 @@ var file_posthorn_v1_api_proto_goTypes = []any{
 	(*WhoAmIResponse)(nil),                  // 78: posthorn.v1.WhoAmIResponse
 	nil,                                     // 79: posthorn.v1.SimulatedRequest.HeadersEntry
 	(*SimulatePolicyResponse_Verdict)(nil),  // 80: posthorn.v1.SimulatePolicyResponse.Verdict
-	(*SimulatePolicyResponse_Run)(nil),      // 81: posthorn.v1.SimulatePolicyResponse.Run
-	nil,                                     // 82: posthorn.v1.PublishEventRequest.ExtensionsEntry
-	(*PublishEventsResponse_Result)(nil),    // 83: posthorn.v1.PublishEventsResponse.Result
-	(*RetryDeadLettersResponse_Result)(nil), // 84: posthorn.v1.RetryDeadLettersResponse.Result
-	(*Source)(nil),                          // 85: posthorn.v1.Source
-	(*Subscription)(nil),                    // 86: posthorn.v1.Subscription
-	(*Policy)(nil),                          // 87: posthorn.v1.Policy
-	(*durationpb.Duration)(nil),             // 88: google.protobuf.Duration
-	(*Authorization)(nil),                   // 89: posthorn.v1.Authorization
-	(*timestamppb.Timestamp)(nil),           // 90: google.protobuf.Timestamp
-	(Event_Direction)(0),                    // 91: posthorn.v1.Event.Direction
-	(*Violation)(nil),                       // 92: posthorn.v1.Violation
-	(*Step)(nil),                            // 93: posthorn.v1.Step
-	(*Meta)(nil),                            // 94: posthorn.v1.Meta
-	(*Refusal)(nil),                         // 95: posthorn.v1.Refusal
-	(*emptypb.Empty)(nil),                   // 96: google.protobuf.Empty
-	(*Event)(nil),                           // 97: posthorn.v1.Event
+	nil,                                     // 81: posthorn.v1.PublishEventRequest.ExtensionsEntry
+	(*PublishEventsResponse_Result)(nil),    // 82: posthorn.v1.PublishEventsResponse.Result
+	(*RetryDeadLettersResponse_Result)(nil), // 83: posthorn.v1.RetryDeadLettersResponse.Result
+	(*Source)(nil),                          // 84: posthorn.v1.Source
+	(*Subscription)(nil),                    // 85: posthorn.v1.Subscription
+	(*Policy)(nil),                          // 86: posthorn.v1.Policy
+	(*durationpb.Duration)(nil),             // 87: google.protobuf.Duration
+	(*Authorization)(nil),                   // 88: posthorn.v1.Authorization
+	(*timestamppb.Timestamp)(nil),           // 89: google.protobuf.Timestamp
+	(Event_Direction)(0),                    // 90: posthorn.v1.Event.Direction
+	(*Violation)(nil),                       // 91: posthorn.v1.Violation
+	(*Step)(nil),                            // 92: posthorn.v1.Step
+	(*Meta)(nil),                            // 93: posthorn.v1.Meta
+	(*Refusal)(nil),                         // 94: posthorn.v1.Refusal
+	(*emptypb.Empty)(nil),                   // 95: google.protobuf.Empty
+	(*Event)(nil),                           // 96: posthorn.v1.Event
 }
 var file_posthorn_v1_api_proto_depIdxs = []int32{
-	85,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
-	85,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
-	85,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
-	86,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
-	86,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	86,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	87,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
-	87,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
-	87,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
-	87,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
+	84,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
+	84,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
+	84,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
+	85,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
+	85,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	85,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	86,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
+	86,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
+	86,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
+	86,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
 	19,  // 10: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
 	79,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
-	81,  // 12: posthorn.v1.SimulatePolicyResponse.runs:type_name -> posthorn.v1.SimulatePolicyResponse.Run
-	88,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
-	87,  // 14: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
-	89,  // 15: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
-	89,  // 16: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	89,  // 17: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	90,  // 18: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
-	82,  // 19: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
+	80,  // 12: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	87,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
+	86,  // 14: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
+	88,  // 15: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
+	88,  // 16: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	88,  // 17: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	89,  // 18: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
+	81,  // 19: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
 	30,  // 20: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
-	83,  // 21: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
-	90,  // 22: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
-	90,  // 23: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
-	91,  // 24: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
-	90,  // 25: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
+	82,  // 21: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
+	89,  // 22: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
+	89,  // 23: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
+	90,  // 24: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
+	89,  // 25: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
 	35,  // 26: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
 	40,  // 27: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
-	90,  // 28: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
-	88,  // 29: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
+	89,  // 28: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
+	87,  // 29: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
 	41,  // 30: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
-	88,  // 31: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	90,  // 32: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	90,  // 33: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
-	92,  // 34: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
-	93,  // 35: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
-	90,  // 36: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
-	90,  // 37: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
+	87,  // 31: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	89,  // 32: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	89,  // 33: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
+	91,  // 34: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
+	92,  // 35: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
+	89,  // 36: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
+	89,  // 37: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
 	44,  // 38: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
-	90,  // 39: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
-	90,  // 40: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	90,  // 41: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	89,  // 39: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
+	89,  // 40: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	89,  // 41: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
 	47,  // 42: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
-	90,  // 43: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	90,  // 44: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	90,  // 45: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	90,  // 46: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	84,  // 47: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
-	90,  // 48: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
+	89,  // 43: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	89,  // 44: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	89,  // 45: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	89,  // 46: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	83,  // 47: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
+	89,  // 48: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
 	60,  // 49: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
-	90,  // 50: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
-	94,  // 51: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
+	89,  // 50: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
+	93,  // 51: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
 	61,  // 52: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
 	61,  // 53: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
 	61,  // 54: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
-	90,  // 55: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	90,  // 56: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
-	94,  // 57: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
+	89,  // 55: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	89,  // 56: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	93,  // 57: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
 	68,  // 58: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
 	68,  // 59: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
-	90,  // 60: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
-	90,  // 61: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
-	90,  // 62: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
+	89,  // 60: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
+	89,  // 61: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
+	89,  // 62: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
 	75,  // 63: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
-	88,  // 64: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
-	80,  // 65: posthorn.v1.SimulatePolicyResponse.Run.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
-	95,  // 66: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
-	95,  // 67: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
-	0,   // 68: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
-	2,   // 69: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
-	3,   // 70: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
-	4,   // 71: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
-	5,   // 72: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
-	6,   // 73: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
-	8,   // 74: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
-	9,   // 75: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
-	10,  // 76: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
-	11,  // 77: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
-	12,  // 78: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
-	14,  // 79: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
-	15,  // 80: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
-	16,  // 81: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
-	17,  // 82: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
-	18,  // 83: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
-	21,  // 84: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
-	23,  // 85: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
-	24,  // 86: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
-	26,  // 87: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
-	27,  // 88: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
-	28,  // 89: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
-	29,  // 90: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
-	30,  // 91: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
-	32,  // 92: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
-	34,  // 93: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
-	37,  // 94: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
-	38,  // 95: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
-	42,  // 96: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
-	45,  // 97: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
-	48,  // 98: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
-	50,  // 99: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
-	51,  // 100: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
-	52,  // 101: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
-	77,  // 102: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
-	55,  // 103: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
-	57,  // 104: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
-	58,  // 105: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
-	62,  // 106: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
-	64,  // 107: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
-	65,  // 108: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
-	66,  // 109: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
-	67,  // 110: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
-	69,  // 111: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
-	71,  // 112: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
-	72,  // 113: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
-	73,  // 114: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
-	74,  // 115: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
-	1,   // 116: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
-	85,  // 117: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
-	85,  // 118: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
-	85,  // 119: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
-	96,  // 120: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	7,   // 121: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
-	86,  // 122: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
-	86,  // 123: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
-	86,  // 124: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
-	96,  // 125: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	13,  // 126: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
-	87,  // 127: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
-	87,  // 128: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
-	87,  // 129: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
-	96,  // 130: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
-	20,  // 131: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
-	22,  // 132: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
-	87,  // 133: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
-	25,  // 134: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
-	89,  // 135: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
-	89,  // 136: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
-	89,  // 137: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
-	96,  // 138: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
-	31,  // 139: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
-	33,  // 140: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
-	36,  // 141: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
-	97,  // 142: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
-	39,  // 143: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
-	43,  // 144: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
-	46,  // 145: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
-	49,  // 146: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
-	54,  // 147: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
-	96,  // 148: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
-	53,  // 149: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
-	78,  // 150: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
-	56,  // 151: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
-	59,  // 152: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
-	59,  // 153: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
-	63,  // 154: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
-	61,  // 155: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
-	61,  // 156: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
-	61,  // 157: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
-	96,  // 158: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
-	70,  // 159: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
-	68,  // 160: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
-	68,  // 161: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
-	96,  // 162: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
-	76,  // 163: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
-	116, // [116:164] is the sub-list for method output_type
-	68,  // [68:116] is the sub-list for method input_type
-	68,  // [68:68] is the sub-list for extension type_name
-	68,  // [68:68] is the sub-list for extension extendee
-	0,   // [0:68] is the sub-list for field type_name
+	87,  // 64: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
+	94,  // 65: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
+	94,  // 66: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
+	0,   // 67: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
+	2,   // 68: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
+	3,   // 69: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
+	4,   // 70: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
+	5,   // 71: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
+	6,   // 72: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
+	8,   // 73: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
+	9,   // 74: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
+	10,  // 75: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
+	11,  // 76: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
+	12,  // 77: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
+	14,  // 78: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
+	15,  // 79: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
+	16,  // 80: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
+	17,  // 81: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
+	18,  // 82: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
+	21,  // 83: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
+	23,  // 84: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
+	24,  // 85: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
+	26,  // 86: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
+	27,  // 87: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
+	28,  // 88: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
+	29,  // 89: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
+	30,  // 90: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
+	32,  // 91: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
+	34,  // 92: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
+	37,  // 93: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
+	38,  // 94: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
+	42,  // 95: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
+	45,  // 96: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
+	48,  // 97: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
+	50,  // 98: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
+	51,  // 99: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
+	52,  // 100: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
+	77,  // 101: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
+	55,  // 102: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
+	57,  // 103: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
+	58,  // 104: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
+	62,  // 105: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
+	64,  // 106: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
+	65,  // 107: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
+	66,  // 108: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
+	67,  // 109: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
+	69,  // 110: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
+	71,  // 111: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
+	72,  // 112: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
+	73,  // 113: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
+	74,  // 114: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
+	1,   // 115: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
+	84,  // 116: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
+	84,  // 117: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
+	84,  // 118: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
+	95,  // 119: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	7,   // 120: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
+	85,  // 121: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
+	85,  // 122: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
+	85,  // 123: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
+	95,  // 124: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	13,  // 125: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
+	86,  // 126: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
+	86,  // 127: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
+	86,  // 128: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
+	95,  // 129: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
+	20,  // 130: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
+	22,  // 131: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
+	86,  // 132: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
+	25,  // 133: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
+	88,  // 134: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
+	88,  // 135: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
+	88,  // 136: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
+	95,  // 137: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
+	31,  // 138: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
+	33,  // 139: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
+	36,  // 140: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
+	96,  // 141: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
+	39,  // 142: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
+	43,  // 143: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
+	46,  // 144: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
+	49,  // 145: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
+	54,  // 146: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
+	95,  // 147: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
+	53,  // 148: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
+	78,  // 149: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
+	56,  // 150: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
+	59,  // 151: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
+	59,  // 152: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
+	63,  // 153: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
+	61,  // 154: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
+	61,  // 155: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
+	61,  // 156: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
+	95,  // 157: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
+	70,  // 158: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
+	68,  // 159: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
+	68,  // 160: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
+	95,  // 161: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
+	76,  // 162: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
+	115, // [115:163] is the sub-list for method output_type
+	67,  // [67:115] is the sub-list for method input_type
+	67,  // [67:67] is the sub-list for extension type_name
+	67,  // [67:67] is the sub-list for extension extendee
+	0,   // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_api_proto_init() }
@@ -5973,7 +5925,7 @@ func file_posthorn_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_api_proto_rawDesc), len(file_posthorn_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   85,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   10,
 		},
