@@ -109,6 +109,12 @@ func (c *Client) RevertPolicy(ctx context.Context, name, version string) (*posth
 	return out, c.post(ctx, "/api/v1/policies/"+url.PathEscape(name)+":revert", &posthornv1.RevertPolicyRequest{Version: version}, out)
 }
 
+// SimulatePolicy shows what a policy, or a draft of one, does to a request.
+func (c *Client) SimulatePolicy(ctx context.Context, req *posthornv1.SimulatePolicyRequest) (*posthornv1.SimulatePolicyResponse, error) {
+	out := new(posthornv1.SimulatePolicyResponse)
+	return out, c.post(ctx, "/api/v1/policies/"+url.PathEscape(req.GetName())+":simulate", req, out)
+}
+
 // ListDeadLetters yields the deliveries that the platform gave up on.
 func (c *Client) ListDeadLetters(ctx context.Context, req *posthornv1.ListDeadLettersRequest) iter.Seq2[*posthornv1.DeadLetter, error] {
 	return list(ctx, c, "/api/v1/deadletters", req, func() *posthornv1.DeadLetter { return new(posthornv1.DeadLetter) })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ func newPolicy(a *app) *cobra.Command {
 		},
 	}
 	cmd := newResource(a, n)
-	cmd.AddCommand(newPolicyHistory(a, n), newPolicyRevert(a))
+	cmd.AddCommand(newPolicyHistory(a, n), newPolicyRevert(a), newPolicySimulate(a, n))
 	return cmd
 }
 
@@ -97,4 +98,91 @@ func newPolicyRevert(a *app) *cobra.Command {
 			return err
 		},
 	}
+}
+
+func newPolicySimulate(a *app, n noun[*posthornv1.Policy]) *cobra.Command {
+	req := &posthornv1.SimulatePolicyRequest{Request: &posthornv1.SimulatedRequest{Method: "POST", Headers: map[string]string{}}}
+	var headers []string
+	var body, file string
+	cmd := &cobra.Command{
+		Use:   "simulate <name>",
+		Short: "Show what a policy would do to a request",
+		Long: "Show what a policy would do to a publisher's request: each interceptor's verdict, and the schedule of\n" +
+			"retries. With -f, what that draft of it would do. Nothing is stored or delivered.",
+		Example:           "  posthorn policy simulate partners --source shop --address 203.0.113.7 -H 'X-Key: …' --body @order.json",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: n.complete(a),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			req.Name = names[0]
+			for _, h := range headers {
+				name, value, ok := strings.Cut(h, ":")
+				if !ok {
+					return usageError{cmd, fmt.Errorf("-H %q is not \"Name: value\"", h)}
+				}
+				req.Request.Headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
+			}
+			req.Request.Body = []byte(body)
+			if from, ok := strings.CutPrefix(body, "@"); ok {
+				text, _, err := a.readFile(from)
+				if err != nil {
+					return err
+				}
+				req.Request.Body = text
+			}
+			if file != "" {
+				drafts, err := n.read(a, []string{file})
+				if err != nil {
+					return err
+				}
+				if len(drafts) != 1 {
+					return usageError{cmd, fmt.Errorf("%s has %d policies; one is simulated at a time", file, len(drafts))}
+				}
+				req.Draft = drafts[0]
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			got, err := c.SimulatePolicy(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return a.showSimulation(got)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&req.Source, "source", "", "source whose secrets and context it has")
+	f.StringVar(&req.Request.RemoteAddress, "address", "", "address of the client")
+	f.StringVar(&req.Request.Path, "path", "", "path and query of the request")
+	f.StringArrayVarP(&headers, "header", "H", nil, `header of the request, "Name: value" (repeatable)`)
+	f.StringVar(&body, "body", "", "body of the request, or @ and a file")
+	f.StringVarP(&file, "file", "f", "", "draft of the policy, - for standard input")
+	return cmd
+}
+
+func (a *app) showSimulation(got *posthornv1.SimulatePolicyResponse) error {
+	doc, err := protoJSON(got)
+	if err != nil {
+		return err
+	}
+	return a.show(doc, func(t *table) {
+		verdict := "allowed"
+		if !got.GetAllowed() {
+			verdict = fmt.Sprintf("refused with %d", got.GetStatus())
+		}
+		t.row("the request is", verdict)
+		for _, v := range got.GetVerdicts() {
+			outcome := v.GetOutcome()
+			if outcome == "" {
+				outcome = "not reached"
+			}
+			t.row(v.GetKind()+" "+v.GetId(), strings.TrimSpace(outcome+" "+v.GetDetail()))
+		}
+		for i, d := range got.GetSchedule() {
+			t.row(fmt.Sprintf("retry %d after", i+1), d.AsDuration().String())
+		}
+		for _, w := range got.GetWarnings() {
+			t.row("note", w)
+		}
+	})
 }
