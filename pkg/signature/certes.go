@@ -12,6 +12,10 @@ const HeaderCertes = "HMAC-SIG"
 
 const certesPrefix = "SHA256 "
 
+// NewCertes returns the Signer that writes what [Certes] does, for who signs
+// often with one secret.
+func NewCertes(secret []byte) Signer { return NewSigner(Scheme{Prefix: certesPrefix}, secret) }
+
 // Certes appends to dst the value of header HMAC-SIG: "SHA256 " and the
 // HMAC-SHA256 of the body in hex. An empty secret signs nothing: dst is returned
 // as it is.

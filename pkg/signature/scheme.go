@@ -44,6 +44,10 @@ const (
 	Base64
 )
 
+// strictBase64 reads what it writes and nothing else, so that a signature has one
+// spelling only.
+var strictBase64 = base64.StdEncoding.Strict()
+
 // A Scheme is an HMAC over parts of a request, written as text after a prefix.
 // The zero Scheme is HMAC-SHA256 in hex without one.
 type Scheme struct {
@@ -53,17 +57,34 @@ type Scheme struct {
 	Prefix string
 }
 
-// GitHub is the scheme of header X-Hub-Signature-256, over the body.
-var GitHub = Scheme{Algorithm: SHA256, Encoding: Hex, Prefix: "sha256="}
+// The schemes of providers that sign with a plain HMAC.
+var (
+	// GitHub is of header X-Hub-Signature-256, over the body.
+	GitHub = Scheme{Algorithm: SHA256, Encoding: Hex, Prefix: "sha256="}
+	// Slack is of header X-Slack-Signature, over "v0:<timestamp>:<body>".
+	Slack = Scheme{Algorithm: SHA256, Encoding: Hex, Prefix: "v0="}
+	// Shopify is of header X-Shopify-Hmac-SHA256, over the body.
+	Shopify = Scheme{Algorithm: SHA256, Encoding: Base64}
+)
 
-// Sign returns the signature over the parts, taken one after the other.
+// maxSignatures is how many signatures of one request are looked at. Who sends
+// more wants to keep us busy: a rotation needs two.
+const maxSignatures = 16
+
+// Sign returns the signature over the parts, taken one after the other. An
+// empty secret signs all the same, but nothing verifies with one.
 func (s Scheme) Sign(secret []byte, parts ...[]byte) string {
 	var buf [sha512.Size]byte
-	sum := s.sum(buf[:0], secret, parts)
+	return string(s.encode(nil, s.sum(buf[:0], secret, parts)))
+}
+
+// encode appends a sum to dst as text.
+func (s Scheme) encode(dst, sum []byte) []byte {
+	dst = append(dst, s.Prefix...)
 	if s.Encoding == Base64 {
-		return s.Prefix + base64.StdEncoding.EncodeToString(sum)
+		return base64.StdEncoding.AppendEncode(dst, sum)
 	}
-	return s.Prefix + hex.EncodeToString(sum)
+	return hex.AppendEncode(dst, sum)
 }
 
 // Verify reports whether sig is the signature over the parts with one of the
@@ -76,19 +97,32 @@ func (s Scheme) Verify(secrets [][]byte, sig string, parts ...[]byte) bool {
 // the parts, or -1. It stops at the first that matches: only who already knows
 // a secret can learn from the time which of them it is.
 func (s Scheme) Match(secrets [][]byte, sig string, parts ...[]byte) int {
+	return s.MatchAny(secrets, []string{sig}, parts...)
+}
+
+// MatchAny is Match for a publisher that sends several signatures, as during a
+// rotation. Of more than 16 the others are not looked at.
+func (s Scheme) MatchAny(secrets [][]byte, sigs []string, parts ...[]byte) int {
 	var sumBuf [sha512.Size]byte
 	// Base64 decodes into whole groups of three before it cuts the padding.
 	var buf [sha512.Size + 2]byte
-	got := s.decode(buf[:], sig)
-	if got == nil {
-		return -1
-	}
+	sigs = sigs[:min(len(sigs), maxSignatures)]
 	for i, secret := range secrets {
 		if len(secret) == 0 {
 			continue
 		}
-		if hmac.Equal(got, s.sum(sumBuf[:0], secret, parts)) {
-			return i
+		var sum []byte // made once a secret, and only for what could be a signature
+		for _, sig := range sigs {
+			got := s.decode(buf[:], sig)
+			if got == nil {
+				continue
+			}
+			if sum == nil {
+				sum = s.sum(sumBuf[:0], secret, parts)
+			}
+			if hmac.Equal(got, sum) {
+				return i
+			}
 		}
 	}
 	return -1
@@ -102,8 +136,8 @@ func (s Scheme) sum(dst, secret []byte, parts [][]byte) []byte {
 	return mac.Sum(dst)
 }
 
-// decode reads sig into dst. It returns
-// nil if sig is not what Sign could have written.
+// decode reads sig into dst. It returns nil if sig is not what Sign could have
+// written.
 func (s Scheme) decode(dst []byte, sig string) []byte {
 	text, ok := strings.CutPrefix(sig, s.Prefix)
 	size := s.Algorithm.size()
@@ -114,7 +148,7 @@ func (s Scheme) decode(dst []byte, sig string) []byte {
 		if len(text) != base64.StdEncoding.EncodedLen(size) {
 			return nil
 		}
-		n, err := base64.StdEncoding.Decode(dst, []byte(text))
+		n, err := strictBase64.Decode(dst, []byte(text))
 		if err != nil || n != size {
 			return nil
 		}

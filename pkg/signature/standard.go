@@ -187,19 +187,30 @@ func VerifyStandard(keys []StandardKey, id, timestamp, signatures string, body [
 	if !Fresh(timestamp, now, tolerance) {
 		return ErrStale
 	}
+	if MatchStandard(keys, id, timestamp, signatures, body) < 0 {
+		return ErrMismatch
+	}
+	return nil
+}
+
+// MatchStandard returns the index of the key that made one of the
+// space-separated signatures, or -1. It does not look at the age of timestamp,
+// nor at more than 16 signatures. It is for callers that say who signed.
+func MatchStandard(keys []StandardKey, id, timestamp, signatures string, body []byte) int {
+	var buf [maxSignatures]string
+	sigs := buf[:0]
 	for sig := range strings.FieldsSeq(signatures) {
-		version, text, _ := strings.Cut(sig, ",")
-		raw, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			continue
+		if len(sigs) == maxSignatures {
+			break
 		}
-		for _, k := range keys {
-			if k.verify(version, raw, id, timestamp, body) {
-				return nil
-			}
+		sigs = append(sigs, sig)
+	}
+	for i, k := range keys {
+		if k.verify(sigs, id, timestamp, body) {
+			return i
 		}
 	}
-	return ErrMismatch
+	return -1
 }
 
 // VerifyStandardHeader is [VerifyStandard] on the headers of a request: the
@@ -211,15 +222,47 @@ func VerifyStandardHeader(keys []StandardKey, header http.Header, body []byte, n
 	return VerifyStandard(keys, header.Get("Svix-Id"), header.Get("Svix-Timestamp"), header.Get("Svix-Signature"), body, now, tolerance)
 }
 
-func (k StandardKey) verify(version string, sig []byte, id, timestamp string, body []byte) bool {
-	switch {
-	case version == "v1" && k.macs != nil:
-		m := k.macs.Get().(*standardMAC)
+// verify reports whether one of the signatures is by the key. What is signed is
+// put together, or summed, once for all of them.
+func (k StandardKey) verify(sigs []string, id, timestamp string, body []byte) bool {
+	if k.macs == nil && k.public == nil {
+		return false
+	}
+	version := "v1,"
+	var m *standardMAC
+	var sum, msg []byte
+	if k.macs != nil {
+		m = k.macs.Get().(*standardMAC)
 		defer k.macs.Put(m)
-		m.buf = appendSigned(m.buf[:0], id, timestamp, nil)
-		return hmac.Equal(sig, m.sum(body))
-	case version == "v1a" && k.public != nil:
-		return ed25519.Verify(k.public, appendSigned(nil, id, timestamp, body), sig)
+	} else {
+		version = "v1a,"
+	}
+	var buf [ed25519.SignatureSize + 2]byte // base64 decodes whole groups of three
+	for _, sig := range sigs {
+		text, ok := strings.CutPrefix(sig, version)
+		if !ok || len(text) > base64.StdEncoding.EncodedLen(ed25519.SignatureSize) {
+			continue
+		}
+		n, err := strictBase64.Decode(buf[:], []byte(text))
+		if err != nil {
+			continue
+		}
+		switch {
+		case m == nil:
+			if msg == nil {
+				msg = appendSigned(make([]byte, 0, len(id)+len(timestamp)+len(body)+2), id, timestamp, body)
+			}
+			if ed25519.Verify(k.public, msg, buf[:n]) {
+				return true
+			}
+			continue
+		case sum == nil:
+			m.buf = appendSigned(m.buf[:0], id, timestamp, nil)
+			sum = m.sum(body)
+		}
+		if hmac.Equal(buf[:n], sum) {
+			return true
+		}
 	}
 	return false
 }

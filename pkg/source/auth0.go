@@ -164,7 +164,7 @@ func auth0Event(record []byte, n int) (Incoming, string, error) {
 		case "log_id":
 			ev.ExternalID = cleanString(value)
 		case "hostname":
-			ev.ExternalSource = auth0Source(cleanString(value))
+			ev.ExternalSource = httpsSource(cleanString(value))
 		case "user_id":
 			ev.Subject = cleanString(value)
 		case "date":
@@ -199,8 +199,9 @@ func cleanString(raw []byte) string {
 	return s
 }
 
-// auth0Source makes the events' source of a tenant's host name.
-func auth0Source(host string) string {
+// httpsSource makes the source of events out of the host name of a tenant or shop,
+// "" of what is none.
+func httpsSource(host string) string {
 	for _, c := range []byte(host) {
 		if !isAlphanumeric(c) && c != '-' && c != '.' && c != ':' {
 			return ""

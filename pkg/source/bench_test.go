@@ -57,3 +57,18 @@ func benchmark(b *testing.B, s *Source, r *Request) {
 		}
 	}
 }
+
+func BenchmarkReceiveStripe8KiB(b *testing.B) {
+	s := compile(b, &posthornv1.Source{Kind: posthornv1.Source_STRIPE, Type: "t"}, stripeSecret)
+	benchmark(b, s, fromStripe(document(8<<10)))
+}
+
+func BenchmarkReceiveStandardWebhooks8KiB(b *testing.B) {
+	s := compile(b, &posthornv1.Source{Kind: posthornv1.Source_STANDARD_WEBHOOKS, Type: "t"}, standardSecret)
+	benchmark(b, s, fromStandard(b, standardSecret, "webhook", document(8<<10)))
+}
+
+func BenchmarkReceiveTwilioForm(b *testing.B) {
+	s := compile(b, &posthornv1.Source{Kind: posthornv1.Source_TWILIO, Type: "t"}, twilioToken)
+	benchmark(b, s, fromTwilio(twilioVector))
+}

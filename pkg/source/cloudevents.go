@@ -2,6 +2,7 @@ package source
 
 import (
 	"encoding/base64"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -314,10 +315,16 @@ func (a *attributes) incoming() (Incoming, error) {
 	return Incoming{Event: a.ev, Key: a.ev.ExternalSource + "\x00" + a.ev.ExternalID}, nil
 }
 
-// parseTime reads a time of RFC 3339, whose letters may be of either case.
+var errYear = errors.New("the year has not four digits")
+
+// parseTime reads a time of RFC 3339, whose letters may be of either case. One
+// that UTC moves into another millennium is refused: in JSON it has no form.
 func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, strings.ToUpper(s))
-	return t.UTC(), err
+	if t = t.UTC(); err == nil && (t.Year() < 0 || t.Year() > 9999) {
+		err = errYear
+	}
+	return t, err
 }
 
 // decodeHeader reads an attribute's value from a header: unquoted if it is in

@@ -142,6 +142,7 @@ func TestCloudEventsRefuses(t *testing.T) {
 		{"binary, an attribute called data", binary("", "ce-data: 1"), "ce-data: is not the name of an attribute"},
 		{"binary, bad JSON", binary("{", "Content-Type: application/json"), "not valid JSON"},
 		{"binary, a bad time", binary("", "ce-time: yesterday"), "RFC 3339"},
+		{"binary, a time that UTC moves out of the calendar", binary("", "ce-time: 9999-12-31T23:59:59-01:00"), "RFC 3339"},
 		{"binary, a type with blanks", request("", "ce-specversion: 1.0", "ce-id: 7", "ce-source: /s", "ce-type: a%20b"), "ce-type"},
 
 		{"structured, no id", without(`"id":"7"`), "id: is required"},

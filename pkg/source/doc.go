@@ -1,11 +1,15 @@
 // Package source turns a publisher's HTTP request into events.
 //
-// A source is a named entrance of one kind: GENERIC, CLOUDEVENTS, GITHUB, AUTH0
-// or HMAC, a file each. [Validate] says what is wrong with what a user wrote,
+// A source is a named entrance of one kind: one that any publisher can be
+// described by (GENERIC, CLOUDEVENTS, HMAC, STANDARD_WEBHOOKS, HEADER,
+// JSON_FIELD), or one provider's (GITHUB, GITLAB, STRIPE, SLACK, SHOPIFY, TWILIO,
+// AUTH0), a file each. Types are those that the provider gives its events, in its
+// own words: "push", "charge.succeeded", "orders.create". [Validate] says what is wrong with what a user wrote,
 // [Compile] prepares it, and [Source.Receive] first verifies who sent a request
 // and then parses it.
 //
-// It promises that nothing is parsed before it is verified, that verification
+// It promises that nothing is parsed before it is verified (but by JSON_FIELD,
+// whose secret is in the body, and only as far as it takes), that verification
 // is on the raw bytes and in constant time, that a request is taken whole or not
 // at all, and that an event's data are the bytes that came: slices of the
 // request's body, or what the publisher's own transport encoding (base64, a JSON

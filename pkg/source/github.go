@@ -3,7 +3,7 @@ package source
 import (
 	"fmt"
 	"net/url"
-	"strings"
+	"time"
 
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/signature"
@@ -53,6 +53,12 @@ func mismatch(header string) error {
 	return unverified("%s does not match: the publisher has another secret, or the body was changed on its way", header)
 }
 
+// stale is the error for a time of signing that is too far from now. It is told
+// to those alone whose signature is right.
+func stale(header string, tolerance time.Duration) error {
+	return unverified("%s is not a time in Unix seconds within %s of now", header, tolerance)
+}
+
 func (g github) parse(r *Request) (Batch, error) {
 	name, err := headerText(r.Header, headerGitHubEvent)
 	if err != nil {
@@ -83,7 +89,7 @@ func (g github) parse(r *Request) (Batch, error) {
 // githubEvent takes the payload, which is the body, or, with the content type
 // that GitHub sets if nobody changes it, a field of a form.
 func githubEvent(r *Request) (event.Event, error) {
-	if !strings.EqualFold(mediaType(r.Header.Get("Content-Type")), "application/x-www-form-urlencoded") {
+	if !isForm(r.Header) {
 		return plainEvent(r)
 	}
 	form, err := url.ParseQuery(string(r.Body))

@@ -1,10 +1,8 @@
 package source
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -16,26 +14,28 @@ const defaultSignatureHeader = "X-Signature"
 // signature covers the body, and with a timestamp header "<timestamp>.<body>";
 // it does not cover the headers that an ID or a type is taken from.
 type hmacSigned struct {
-	settings    *posthornv1.HmacSettings
-	header      string
-	scheme      signature.Scheme
-	tolerance   time.Duration
-	idPointer   []string
-	typePointer []string
-	defaultType string
-	secrets     [][]byte
-	details     []string // for the receipt, one a secret
+	places
+	settings  *posthornv1.HmacSettings
+	header    string
+	scheme    signature.Scheme
+	tolerance time.Duration
+	secrets   [][]byte
+	details   []string // for the receipt, one a secret
 }
 
 func newHMAC(spec *posthornv1.Source, secrets [][]byte) (*hmacSigned, error) {
 	s := spec.GetHmac()
+	where, err := newPlaces(s, spec.GetType())
+	if err != nil {
+		return nil, err
+	}
 	k := &hmacSigned{
-		settings:    s,
-		header:      defaultSignatureHeader,
-		scheme:      signature.Scheme{Prefix: s.GetPrefix()},
-		tolerance:   signature.DefaultTolerance,
-		defaultType: spec.GetType(),
-		secrets:     secrets,
+		places:    where,
+		settings:  s,
+		header:    defaultSignatureHeader,
+		scheme:    signature.Scheme{Prefix: s.GetPrefix()},
+		tolerance: signature.DefaultTolerance,
+		secrets:   secrets,
 	}
 	if s.GetHeader() != "" {
 		k.header = s.GetHeader()
@@ -50,13 +50,6 @@ func newHMAC(spec *posthornv1.Source, secrets [][]byte) (*hmacSigned, error) {
 		k.tolerance = s.GetTolerance().AsDuration()
 	}
 	k.details = verifyDetails("hmac-"+k.scheme.Algorithm.String(), len(secrets))
-	var err error
-	if k.idPointer, err = parsePointer(s.GetIdPointer()); err != nil {
-		return nil, fmt.Errorf("id pointer: %w", err)
-	}
-	if k.typePointer, err = parsePointer(s.GetTypePointer()); err != nil {
-		return nil, fmt.Errorf("type pointer: %w", err)
-	}
 	return k, nil
 }
 
@@ -88,66 +81,7 @@ func (k *hmacSigned) match(r *Request, sig string) (int, error) {
 	i := k.scheme.Match(k.secrets, sig, []byte(timestamp), []byte("."), r.Body)
 	// Whether it is stale is told to those alone who signed it.
 	if i >= 0 && !signature.Fresh(timestamp, r.Now, k.tolerance) {
-		return -1, unverified("%s is not a time in Unix seconds within %s of now", name, k.tolerance)
+		return -1, stale(name, k.tolerance)
 	}
 	return i, nil
-}
-
-func (k *hmacSigned) parse(r *Request) (Batch, error) {
-	ev, err := plainEvent(r)
-	if err != nil {
-		return Batch{}, err
-	}
-	// Pointers lead into JSON whatever the content type says it is.
-	doc := ev.Data
-	if (k.idPointer != nil || k.typePointer != nil) && !isJSON(ev.DataContentType) && !validJSON(doc) {
-		doc = nil
-	}
-	if ev.Type, err = k.eventType(r, doc); err != nil {
-		return Batch{}, err
-	}
-	key, err := k.setID(r, doc, &ev)
-	if err != nil {
-		return Batch{}, err
-	}
-	return Batch{Events: []Incoming{{Event: ev, Key: key}}}, nil
-}
-
-// eventType is what the header says, or else the body, the path, the settings.
-func (k *hmacSigned) eventType(r *Request, doc []byte) (string, error) {
-	if name := k.settings.GetTypeHeader(); name != "" {
-		if t := r.Header.Get(name); t != "" {
-			return checkType(name, t)
-		}
-	}
-	if k.typePointer != nil {
-		if t, ok := text(resolve(doc, k.typePointer)); ok && t != "" {
-			return checkType(k.settings.GetTypePointer(), t)
-		}
-	}
-	return fallbackType(r, k.defaultType)
-}
-
-// setID sets the publisher's ID of the event and returns its key: that ID, or
-// where the settings name none, the Idempotency-Key header. A request without
-// the ID is taken all the same, without protection against repeats.
-func (k *hmacSigned) setID(r *Request, doc []byte, ev *event.Event) (string, error) {
-	if k.settings.GetIdHeader() == "" && k.idPointer == nil {
-		return headerText(r.Header, headerKey)
-	}
-	if name := k.settings.GetIdHeader(); name != "" {
-		id, err := headerText(r.Header, name)
-		if err != nil {
-			return "", err
-		}
-		ev.ExternalID = id
-	}
-	if ev.ExternalID == "" && k.idPointer != nil {
-		id, _ := scalarText(resolve(doc, k.idPointer))
-		if !cleanText(id) {
-			return "", malformedField(k.settings.GetIdPointer(), "the ID is longer than %d bytes or has control characters", maxText)
-		}
-		ev.ExternalID = id
-	}
-	return ev.ExternalID, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -97,6 +98,17 @@ func member(object []byte, name string) []byte {
 	for n, v := range members(object) {
 		if string(n) == name {
 			found = v
+		}
+	}
+	return found
+}
+
+// pick is member for several names at once, in one pass.
+func pick(object []byte, names ...string) [][]byte {
+	found := make([][]byte, len(names))
+	for n, v := range members(object) {
+		if i := slices.Index(names, string(n)); i >= 0 {
+			found[i] = v
 		}
 	}
 	return found

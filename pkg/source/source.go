@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -15,6 +16,10 @@ import (
 // modified as long as events made of it are in use.
 type Request struct {
 	Method string
+	// Scheme ("http" or "https"), Host (with its port, if there is one), Path (as
+	// it came, escaped) and RawQuery are of the URL as the platform knows it. They
+	// are for kinds whose publishers sign the URL, and may be empty for others.
+	Scheme, Host, Path, RawQuery string
 	// Topic is what stands in the path after the source's name; may be empty.
 	Topic  string
 	Header http.Header
@@ -38,12 +43,25 @@ type Batch struct {
 	// Steps is what was done to the request so far, for the receipts of its
 	// events, or of its rejection.
 	Steps []event.Step
+	// Reply is what the publisher wants to hear instead of the usual answer, for
+	// instance the challenge of Slack's url_verification; nil for the usual one.
+	// There are no events beside it.
+	Reply *Reply
+}
+
+// A Reply is an HTTP answer.
+type Reply struct {
+	Status      int
+	ContentType string
+	Body        []byte
 }
 
 // A Source is ready to receive. It may be used concurrently.
 type Source struct {
 	spec *posthornv1.Source
 	kind kind
+	// topics are the enabled ones, nil if all are.
+	topics map[string]bool
 }
 
 // A kind is what publishers of one sort have in common.
@@ -74,11 +92,20 @@ func Compile(spec *posthornv1.Source, secrets []string) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source: compile %q: %w", spec.GetName(), err)
 	}
-	return &Source{spec: kept, kind: k}, nil
+	src := &Source{spec: kept, kind: k}
+	if len(kept.GetTopics()) > 0 {
+		src.topics = make(map[string]bool, len(kept.GetTopics()))
+		for _, t := range kept.GetTopics() {
+			src.topics[t] = true
+		}
+	}
+	return src, nil
 }
 
 func newKind(spec *posthornv1.Source, secrets [][]byte) (kind, error) {
 	switch spec.GetKind() {
+	case posthornv1.Source_GENERIC:
+		return generic{defaultType: spec.GetType()}, nil
 	case posthornv1.Source_CLOUDEVENTS:
 		return cloudEvents{}, nil
 	case posthornv1.Source_GITHUB:
@@ -87,9 +114,26 @@ func newKind(spec *posthornv1.Source, secrets [][]byte) (kind, error) {
 		return newAuth0(spec.GetAuth0(), secrets), nil
 	case posthornv1.Source_HMAC:
 		return newHMAC(spec, secrets)
-	default:
-		return generic{defaultType: spec.GetType()}, nil
+	case posthornv1.Source_STRIPE:
+		return newStripe(secrets, spec.GetType()), nil
+	case posthornv1.Source_SLACK:
+		return newSlack(secrets, spec.GetType()), nil
+	case posthornv1.Source_SHOPIFY:
+		return newShopify(secrets), nil
+	case posthornv1.Source_STANDARD_WEBHOOKS:
+		return newStandard(secrets, spec.GetType())
+	case posthornv1.Source_TWILIO:
+		return newTwilio(spec, secrets), nil
+	case posthornv1.Source_GITLAB:
+		return newGitLab(secrets)
+	case posthornv1.Source_HEADER:
+		return newHeader(spec, secrets)
+	case posthornv1.Source_JSON_FIELD:
+		return newJSONField(spec, secrets)
 	}
+	// A kind that is in the protos alone must not be taken for one that lets
+	// everybody in.
+	return nil, fmt.Errorf("kind %s is not implemented", spec.GetKind())
 }
 
 // Spec returns the source as it was compiled, without secrets. It must not be
@@ -126,7 +170,8 @@ func (s *Source) SchemaMode() posthornv1.Source_SchemaMode {
 // Receive verifies a request and turns it into events, all of them or none.
 //
 // Who cannot be verified is refused with [errs.Unauthenticated] and reason
-// "signature", what cannot be understood with [errs.Invalid] and reason
+// "signature", a topic that is not enabled with [errs.NotFound] and reason
+// "unknown-topic", what cannot be understood with [errs.Invalid] and reason
 // "malformed". With an error too the batch has the steps that were taken.
 func (s *Source) Receive(r *Request) (Batch, error) {
 	began := time.Now()
@@ -134,6 +179,10 @@ func (s *Source) Receive(r *Request) (Batch, error) {
 	steps := verifyStep(r, detail, err, began)
 	if err != nil {
 		return Batch{Steps: steps}, err
+	}
+	// Which topics there are is told to those alone who may send.
+	if s.topics != nil && r.Topic != "" && !s.topics[r.Topic] {
+		return Batch{Steps: steps}, errs.New(errs.NotFound, "topic %q is not enabled at source %s", r.Topic, s.Name()).Because("unknown-topic")
 	}
 	batch, err := s.kind.parse(r)
 	if err != nil {

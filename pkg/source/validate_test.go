@@ -1,6 +1,7 @@
 package source
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +26,19 @@ func TestValidate(t *testing.T) {
 	auth0 := func(s *posthornv1.Auth0Settings) *posthornv1.Source {
 		return &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_AUTH0, Auth0: s}
 	}
+	of := func(kind posthornv1.Source_Kind, secrets ...string) *posthornv1.Source {
+		return &posthornv1.Source{Name: "shop", Kind: kind, Secrets: secrets}
+	}
+	header := func(s *posthornv1.HeaderSettings) *posthornv1.Source {
+		return &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_HEADER, Header: s}
+	}
+	field := func(s *posthornv1.JsonFieldSettings) *posthornv1.Source {
+		return &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_JSON_FIELD, JsonField: s}
+	}
+	twilio := func(u string) *posthornv1.Source {
+		return &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_TWILIO, Twilio: &posthornv1.TwilioSettings{Url: u}}
+	}
+	private, public := ed25519Pair()
 	tests := []struct {
 		name    string
 		spec    *posthornv1.Source
@@ -69,6 +83,64 @@ func TestValidate(t *testing.T) {
 		{"no tolerance at all", hmac(&posthornv1.HmacSettings{TimestampHeader: "X", Tolerance: durationpb.New(0)}), 1, "hmac.tolerance"},
 		{"tolerance without timestamp", hmac(&posthornv1.HmacSettings{Tolerance: durationpb.New(time.Minute)}), 1, "hmac.tolerance"},
 
+		{"stripe", of(posthornv1.Source_STRIPE, "whsec_x"), 1, ""},
+		{"standard webhooks", of(posthornv1.Source_STANDARD_WEBHOOKS, standardSecret, standardSecret[6:], public), 3, ""},
+		{"gitlab both ways", of(posthornv1.Source_GITLAB, standardSecret, "any token"), 2, ""},
+		{"header", header(&posthornv1.HeaderSettings{Name: "X-Token", Prefix: "Bearer ", IdHeader: "X-Id", IdPointer: "/id", TypeHeader: "X-T", TypePointer: "/t"}), 1, ""},
+		{"json field", field(&posthornv1.JsonFieldSettings{Pointer: "/token", IdHeader: "X-Id", IdPointer: "/id", TypeHeader: "X-T", TypePointer: "/t"}), 1, ""},
+		{"twilio", of(posthornv1.Source_TWILIO, "x"), 1, ""},
+		{"twilio with a URL", twilio("https://u:p@example.com:8443/x%20y"), 1, ""},
+		{"topics and rates", generic(func(s *posthornv1.Source) {
+			s.Topics, s.RatePerClient, s.RatePerSecond = []string{"order.created", "a"}, 0.5, 100
+		}), 0, ""},
+
+		{"stripe without secret", of(posthornv1.Source_STRIPE), 0, "secrets"},
+		{"slack without secret", of(posthornv1.Source_SLACK), 0, "secrets"},
+		{"shopify without secret", of(posthornv1.Source_SHOPIFY), 0, "secrets"},
+		{"standard webhooks without secret", of(posthornv1.Source_STANDARD_WEBHOOKS), 0, "secrets"},
+		{"twilio without secret", of(posthornv1.Source_TWILIO), 0, "secrets"},
+		{"gitlab without secret", of(posthornv1.Source_GITLAB), 0, "secrets"},
+		{"header without secret", header(&posthornv1.HeaderSettings{Name: "X-Token"}), 0, "secrets"},
+		{"json field without secret", field(&posthornv1.JsonFieldSettings{Pointer: "/t"}), 0, "secrets"},
+		{"a cloudevents source with a secret", of(posthornv1.Source_CLOUDEVENTS, "x"), 1, "secrets"},
+		{"an empty secret of slack", of(posthornv1.Source_SLACK, "x", ""), 2, "secrets"},
+		{"a secret that is not base64", of(posthornv1.Source_STANDARD_WEBHOOKS, "whsec_?"), 1, "secrets"},
+		{"a prefix without secret", of(posthornv1.Source_STANDARD_WEBHOOKS, "whsec_"), 1, "secrets"},
+		{"a private key", of(posthornv1.Source_STANDARD_WEBHOOKS, private), 1, "secrets"},
+		{"a public key that is cut", of(posthornv1.Source_STANDARD_WEBHOOKS, "whpk_AAAA"), 1, "secrets"},
+		{"a signing token that is not base64", of(posthornv1.Source_GITLAB, "token", "whsec_?"), 2, "secrets"},
+		{"a secret token with a blank behind", of(posthornv1.Source_GITLAB, "token "), 1, "secrets"},
+		{"a header's secret with a blank before", &posthornv1.Source{Name: "a", Kind: posthornv1.Source_HEADER, Secrets: []string{" x"},
+			Header: &posthornv1.HeaderSettings{Name: "X"}}, 1, "secrets"},
+
+		{"header without settings", header(nil), 1, "header.name"},
+		{"header without name", header(&posthornv1.HeaderSettings{}), 1, "header.name"},
+		{"header with a bad name", header(&posthornv1.HeaderSettings{Name: "X Token"}), 1, "header.name"},
+		{"header with a bad prefix", header(&posthornv1.HeaderSettings{Name: "X", Prefix: "a\n"}), 1, "header.prefix"},
+		{"header with a bad id header", header(&posthornv1.HeaderSettings{Name: "X", IdHeader: "a b"}), 1, "header.idHeader"},
+		{"header with a bad id pointer", header(&posthornv1.HeaderSettings{Name: "X", IdPointer: "a"}), 1, "header.idPointer"},
+		{"header with a bad type header", header(&posthornv1.HeaderSettings{Name: "X", TypeHeader: "a b"}), 1, "header.typeHeader"},
+		{"header with a bad type pointer", header(&posthornv1.HeaderSettings{Name: "X", TypePointer: "a"}), 1, "header.typePointer"},
+		{"json field without settings", field(nil), 1, "jsonField.pointer"},
+		{"json field with a bad pointer", field(&posthornv1.JsonFieldSettings{Pointer: "token"}), 1, "jsonField.pointer"},
+		{"json field with a bad id pointer", field(&posthornv1.JsonFieldSettings{Pointer: "/t", IdPointer: "/~"}), 1, "jsonField.idPointer"},
+		{"json field with a bad type header", field(&posthornv1.JsonFieldSettings{Pointer: "/t", TypeHeader: ":"}), 1, "jsonField.typeHeader"},
+		{"twilio with a URL that is none", twilio("example.com/x"), 1, "twilio.url"},
+		{"twilio with another scheme", twilio("ftp://example.com/x"), 1, "twilio.url"},
+		{"twilio without host", twilio("https:///x"), 1, "twilio.url"},
+		{"twilio with a query", twilio("https://example.com/x?a=1"), 1, "twilio.url"},
+		{"twilio with an empty query", twilio("https://example.com/x?"), 1, "twilio.url"},
+		{"twilio with a fragment", twilio("https://example.com/x#a"), 1, "twilio.url"},
+		{"header settings of another kind", generic(func(s *posthornv1.Source) { s.Header = &posthornv1.HeaderSettings{} }), 0, "header"},
+		{"json field settings of another kind", generic(func(s *posthornv1.Source) { s.JsonField = &posthornv1.JsonFieldSettings{} }), 0, "jsonField"},
+		{"twilio settings of another kind", generic(func(s *posthornv1.Source) { s.Twilio = &posthornv1.TwilioSettings{} }), 0, "twilio"},
+		{"a bad topic", generic(func(s *posthornv1.Source) { s.Topics = []string{"a", "a..b"} }), 0, "topics[1]"},
+		{"an empty topic", generic(func(s *posthornv1.Source) { s.Topics = []string{""} }), 0, "topics[0]"},
+		{"a topic with a wildcard", generic(func(s *posthornv1.Source) { s.Topics = []string{"a.*"} }), 0, "topics[0]"},
+		{"a negative rate", generic(func(s *posthornv1.Source) { s.RatePerClient = -1 }), 0, "ratePerClient"},
+		{"a rate that is no number", generic(func(s *posthornv1.Source) { s.RatePerSecond = math.NaN() }), 0, "ratePerSecond"},
+		{"a rate without end", generic(func(s *posthornv1.Source) { s.RatePerSecond = math.Inf(1) }), 0, "ratePerSecond"},
+
 		{"auth0 settings of another kind", generic(func(s *posthornv1.Source) { s.Auth0 = &posthornv1.Auth0Settings{} }), 0, "auth0"},
 		{"an unknown category", auth0(&posthornv1.Auth0Settings{Categories: []string{"login", "logins"}}), 1, "auth0.categories[1]"},
 		{"a bad code", auth0(&posthornv1.Auth0Settings{Codes: []string{"s", "a b"}}), 1, "auth0.codes[1]"},
@@ -102,5 +174,48 @@ func TestUnknownCategoryListsTheKnownOnes(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want it to name %s", err, want)
 		}
+	}
+}
+
+// Every kind of the protos is either verified by itself or known to leave that
+// to its policy; none falls through to one that lets everybody in.
+func TestEveryKindIsImplemented(t *testing.T) {
+	t.Parallel()
+	for n, name := range posthornv1.Source_Kind_name {
+		kind := posthornv1.Source_Kind(n)
+		if kind == posthornv1.Source_KIND_UNSPECIFIED {
+			continue
+		}
+		k, err := newKind(&posthornv1.Source{Kind: kind}, nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, err := k.verify(request("")); (err != nil) != verifies(kind) {
+			t.Errorf("%s lets in a request without anything: %v, want %v", name, err == nil, !verifies(kind))
+		}
+		if !strings.Contains(kindNames(), name) {
+			t.Errorf("kinds are %s, want %s among them", kindNames(), name)
+		}
+	}
+	if _, err := newKind(&posthornv1.Source{Kind: 99}, nil); err == nil {
+		t.Error("kind 99 compiles")
+	}
+}
+
+func TestRefusedSecretsAreNotShown(t *testing.T) {
+	t.Parallel()
+	private, _ := ed25519Pair()
+	for kind, secret := range map[posthornv1.Source_Kind]string{
+		posthornv1.Source_STANDARD_WEBHOOKS: private, posthornv1.Source_GITLAB: "whsec_hush?", posthornv1.Source_AUTH0: "hush-hush ",
+	} {
+		err := Validate(&posthornv1.Source{Name: "a", Kind: kind, Secrets: []string{secret}}, 1)
+		if err == nil || strings.Contains(err.Error(), strings.TrimSpace(secret)) {
+			t.Errorf("%v with a bad secret: error is %v, want one without the secret", kind, err)
+		}
+	}
+	if err := Validate(&posthornv1.Source{Name: "a", Kind: posthornv1.Source_TWILIO, Secrets: []string{"x"},
+		Twilio: &posthornv1.TwilioSettings{Url: "https://u:hush@[::1/"}}, 1); err == nil || strings.Contains(err.Error(), "hush") {
+		t.Errorf("error is %v, want one without the password", err)
 	}
 }
