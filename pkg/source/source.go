@@ -25,6 +25,9 @@ type Request struct {
 	Header http.Header
 	Body   []byte
 	Now    time.Time
+	// Check, if set, is asked between the verification and the reading of events:
+	// the security of the source's policy, to which the source lends its secrets.
+	Check func(secrets [][]byte) ([]event.Step, error)
 }
 
 // An Incoming is one event of a request. ID, Source, Context, Direction and
@@ -58,8 +61,9 @@ type Reply struct {
 
 // A Source is ready to receive. It may be used concurrently.
 type Source struct {
-	spec *posthornv1.Source
-	kind kind
+	spec    *posthornv1.Source
+	kind    kind
+	secrets [][]byte
 	// topics are the enabled ones, nil if all are.
 	topics map[string]bool
 }
@@ -92,7 +96,7 @@ func Compile(spec *posthornv1.Source, secrets []string) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source: compile %q: %w", spec.GetName(), err)
 	}
-	src := &Source{spec: kept, kind: k}
+	src := &Source{spec: kept, kind: k, secrets: raw}
 	if len(kept.GetTopics()) > 0 {
 		src.topics = make(map[string]bool, len(kept.GetTopics()))
 		for _, t := range kept.GetTopics() {
@@ -179,6 +183,13 @@ func (s *Source) Receive(r *Request) (Batch, error) {
 	steps := verifyStep(r, detail, err, began)
 	if err != nil {
 		return Batch{Steps: steps}, err
+	}
+	if r.Check != nil {
+		more, err := r.Check(s.secrets)
+		steps = append(steps, more...)
+		if err != nil {
+			return Batch{Steps: steps}, err
+		}
 	}
 	// Which topics there are is told to those alone who may send.
 	if s.topics != nil && r.Topic != "" && !s.topics[r.Topic] {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/source"
 )
 
@@ -23,9 +24,12 @@ type Acceptor interface {
 	AcceptAll(ctx context.Context, batch []event.Publish) []event.Result
 }
 
-// Catalog knows the sources. It is satisfied by *catalog.Catalog.
+// Catalog knows the sources and what their publishers must pass. It is satisfied
+// by *catalog.Catalog.
 type Catalog interface {
 	Source(context, name string) (*source.Source, bool)
+	// Flow returns the security of a policy; false if nobody may pass.
+	Flow(policy string) (*interceptor.Flow, bool)
 }
 
 // Rejecter records what was refused. It is satisfied by *ledger.Ledger.
@@ -39,6 +43,8 @@ type Config struct {
 	MaxBytes int64
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
+	// MaxBatch bounds the events of one request. Default 1000.
+	MaxBatch int
 	// BodyWait is how long a body may take, beside a second for each 64 KiB.
 	// Default 10s.
 	BodyWait time.Duration
@@ -66,6 +72,9 @@ func New(accept Acceptor, catalog Catalog, rejections Rejecter, log *slog.Logger
 	}
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 8 << 20
+	}
+	if cfg.MaxBatch == 0 {
+		cfg.MaxBatch = 1000
 	}
 	if cfg.BodyWait == 0 {
 		cfg.BodyWait = bodyWait

@@ -17,6 +17,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/source"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -28,8 +29,19 @@ const (
 	auth0Secret    = "Bearer s3cret"
 )
 
-// fakeCatalog has sources by "<context>/<name>".
+// fakeCatalog has sources by "<context>/<name>", and a policy that wants a key.
 type fakeCatalog map[string]*source.Source
+
+func (c fakeCatalog) Flow(policy string) (*interceptor.Flow, bool) {
+	if policy != "keyed" {
+		return nil, false
+	}
+	f, err := interceptor.Compile(&posthornv1.Security{Flow: []*posthornv1.Interceptor{
+		{Kind: &posthornv1.Interceptor_IpFilter_{IpFilter: &posthornv1.Interceptor_IpFilter{Mode: posthornv1.Interceptor_IpFilter_BLOCK, Addresses: []string{"203.0.113.0/24"}}}},
+		{Id: "key", Kind: &posthornv1.Interceptor_HeaderValue_{HeaderValue: &posthornv1.Interceptor_HeaderValue{Name: "X-Key"}}},
+	}}, map[string]string{"key": "hush"}, nil)
+	return f, err == nil
+}
 
 func (c fakeCatalog) Source(context, name string) (*source.Source, bool) {
 	s, ok := c[context+"/"+name]
@@ -52,6 +64,9 @@ func newCatalog(t testing.TB) fakeCatalog {
 	c.add(t, &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_GENERIC, Context: "staging"})
 	c.add(t, &posthornv1.Source{Name: "old", Kind: posthornv1.Source_GENERIC, Disabled: true})
 	c.add(t, &posthornv1.Source{Name: "slow", Kind: posthornv1.Source_GENERIC, RatePerClient: 0.01})
+	c.add(t, &posthornv1.Source{Name: "keyed", Kind: posthornv1.Source_GENERIC, Policy: "keyed"})
+	c.add(t, &posthornv1.Source{Name: "lost", Kind: posthornv1.Source_GENERIC, Policy: "gone"})
+	c.add(t, &posthornv1.Source{Name: "slack", Kind: posthornv1.Source_SLACK}, "hush")
 	c.add(t, &posthornv1.Source{Name: "cloud", Kind: posthornv1.Source_CLOUDEVENTS})
 	c.add(t, &posthornv1.Source{Name: "github", Kind: posthornv1.Source_GITHUB}, githubSecret)
 	c.add(t, &posthornv1.Source{Name: "auth0", Kind: posthornv1.Source_AUTH0, Auth0: &posthornv1.Auth0Settings{Codes: []string{"s"}}}, auth0Secret)

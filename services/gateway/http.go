@@ -20,6 +20,10 @@ import (
 // /events/{context}/{source}[/{topic}].
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
+	if r.Method == http.MethodOptions {
+		g.allow(w, r)
+		return
+	}
 	src, topic, err := g.find(r)
 	if err != nil {
 		g.refuse(w, r, src, nil, err)
@@ -28,6 +32,10 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	batch, err := g.read(w, r, src, topic, begun)
 	if err != nil {
 		g.refuse(w, r, src, batch.Steps, err)
+		return
+	}
+	if batch.Reply != nil {
+		g.reply(w, src, batch.Reply, begun)
 		return
 	}
 	// A publisher that hangs up does not end what was begun.
@@ -53,6 +61,10 @@ func (g *Gateway) find(r *http.Request) (*source.Source, string, error) {
 	if r.Method != http.MethodPost {
 		return nil, "", errMethod
 	}
+	return g.named(r)
+}
+
+func (g *Gateway) named(r *http.Request) (*source.Source, string, error) {
 	first, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/events/"), "/")
 	src, ok := g.catalog.Source(event.DefaultContext, first)
 	if !ok && rest != "" {
@@ -83,9 +95,19 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, src *source.Sourc
 	if err != nil {
 		return source.Batch{}, err
 	}
-	batch, err := src.Receive(&source.Request{Method: r.Method, Topic: topic, Header: r.Header, Body: body, Now: now})
+	req := &source.Request{
+		Method: r.Method, Scheme: scheme(r), Host: r.Host, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery,
+		Topic: topic, Header: r.Header, Body: body, Now: now,
+	}
+	if src.Policy() != "" {
+		req.Check = func(secrets [][]byte) ([]event.Step, error) { return g.check(r, src, body, secrets, now) }
+	}
+	batch, err := src.Receive(req)
 	if err != nil {
 		return batch, err
+	}
+	if len(batch.Events) > g.cfg.MaxBatch {
+		return batch, errs.New(errs.TooLarge, "the request has %d events, at most %d are taken at once", len(batch.Events), g.cfg.MaxBatch).Because("too-large")
 	}
 	traceparent, tracestate := telemetry.Extract(r.Header)
 	correlation := g.correlation(r, now)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +39,12 @@ func none() *Metrics {
 // answered counts a request that was accepted, which is always a 202.
 func (m *Metrics) answered(source string, begun time.Time) {
 	m.requests.WithLabelValues(source, "202").Inc()
+	m.latency.Observe(time.Since(begun).Seconds())
+}
+
+// replied counts a request that was answered by its source itself.
+func (m *Metrics) replied(source string, status int, begun time.Time) {
+	m.requests.WithLabelValues(source, strconv.Itoa(status)).Inc()
 	m.latency.Observe(time.Since(begun).Seconds())
 }
 

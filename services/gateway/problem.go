@@ -6,13 +6,12 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/source"
 )
 
@@ -155,33 +154,15 @@ func resultsJSON(results []event.Result, dropped int) []byte {
 	return body
 }
 
-// remote returns the address of who sent a request. X-Forwarded-For counts from
-// the right, as long as trusted proxies wrote it (S7).
+// remote returns the address of who sent a request, as far as it is known; the
+// peer's own where proxies do not make sense.
 func (g *Gateway) remote(r *http.Request) string {
+	if a, err := interceptor.ClientAddr(r.RemoteAddr, r.Header, g.cfg.TrustedProxies); err == nil {
+		return a.String()
+	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		host = r.RemoteAddr
-	}
-	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for i := len(hops) - 1; i >= 0 && g.trusted(host); i-- {
-		hop := strings.TrimSpace(hops[i])
-		if _, err := netip.ParseAddr(hop); err != nil {
-			break
-		}
-		host = hop
+		return r.RemoteAddr
 	}
 	return host
-}
-
-func (g *Gateway) trusted(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	for _, p := range g.cfg.TrustedProxies {
-		if p.Contains(addr.Unmap()) {
-			return true
-		}
-	}
-	return false
 }
