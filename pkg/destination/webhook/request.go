@@ -73,7 +73,9 @@ func (w *Webhook) header(m *destination.Message, body []byte) http.Header {
 	timestamp := len(buf)
 	buf = signature.SignStandard(buf, w.keys, ev.ID, m.Now, body)
 	standard := len(buf)
-	buf = signature.Certes(buf, w.certes, body)
+	if w.certes != nil {
+		buf = w.signer.Append(buf, body)
+	}
 	certes := len(buf)
 	buf = eventTime(ev).AppendFormat(buf, time.RFC3339Nano)
 	text := string(buf)

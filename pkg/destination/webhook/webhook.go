@@ -32,6 +32,9 @@ type Webhook struct {
 
 	keys   []signature.StandardKey // one for each secret, in their order
 	certes []byte                  // the first secret that is shared; may be empty
+	signer signature.Signer        // of header HMAC-SIG, by that secret
+
+	validation *validation // nil if nobody is asked
 
 	jwtHeader    string // canonical; empty for no JWT
 	jwtPrefix    string // of its value
@@ -74,6 +77,9 @@ func New(c *Client, spec *posthornv1.Webhook, subscription string, secrets []str
 		return nil, err
 	}
 	if err := w.setStatic(spec.GetHeaders(), u.User); err != nil {
+		return nil, err
+	}
+	if w.validation, err = newValidation(spec.GetValidation()); err != nil {
 		return nil, err
 	}
 	if err := w.setJWT(spec.GetJwtSignature()); err != nil {
@@ -119,6 +125,7 @@ func (w *Webhook) setSecrets(subscription string, secrets []string) error {
 		w.keys = append(w.keys, key)
 		if w.certes == nil && !strings.HasPrefix(s, privatePrefix) {
 			w.certes = []byte(s)
+			w.signer = signature.NewCertes(w.certes)
 		}
 	}
 	if len(w.keys) == 0 {
@@ -222,6 +229,9 @@ func (w *Webhook) String() string { return w.shown }
 
 // Send implements [destination.Destination].
 func (w *Webhook) Send(ctx context.Context, m *destination.Message) destination.Result {
+	if r, ok := w.validate(ctx); !ok {
+		return r
+	}
 	start := time.Now()
 	// The transport itself, not an http.Client: that would follow redirects.
 	resp, err := w.client.transport.RoundTrip(w.newRequest(ctx, m))

@@ -477,7 +477,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -526,7 +526,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -581,7 +581,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -1628,7 +1628,10 @@ type Webhook struct {
 	DisableOnGone bool `protobuf:"varint,5,opt,name=disable_on_gone,json=disableOnGone,proto3" json:"disable_on_gone,omitempty"`
 	// Adds a JWT (HS256 with the subscription's first secret) to every request,
 	// whose c_hash is the SHA-256 of the body in hex.
-	JwtSignature  *JwtSignature `protobuf:"bytes,6,opt,name=jwt_signature,json=jwtSignature,proto3" json:"jwt_signature,omitempty"`
+	JwtSignature *JwtSignature `protobuf:"bytes,6,opt,name=jwt_signature,json=jwtSignature,proto3" json:"jwt_signature,omitempty"`
+	// Asks the endpoint for its permission before the first delivery, as HTTP 1.1 Web
+	// Hooks for Event Delivery (CloudEvents) has it. Without it attempts fail.
+	Validation    *WebhookValidation `protobuf:"bytes,7,opt,name=validation,proto3" json:"validation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1705,6 +1708,59 @@ func (x *Webhook) GetJwtSignature() *JwtSignature {
 	return nil
 }
 
+func (x *Webhook) GetValidation() *WebhookValidation {
+	if x != nil {
+		return x.Validation
+	}
+	return nil
+}
+
+// WebhookValidation says who asks for permission to deliver.
+type WebhookValidation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The WebHook-Request-Origin. Default "posthorn".
+	Origin        string `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebhookValidation) Reset() {
+	*x = WebhookValidation{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebhookValidation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebhookValidation) ProtoMessage() {}
+
+func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebhookValidation.ProtoReflect.Descriptor instead.
+func (*WebhookValidation) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WebhookValidation) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
 // JwtSignature says where a delivery's JWT goes and who it says it is from. Its
 // sub is the subscription, its jti the webhook-id.
 type JwtSignature struct {
@@ -1719,7 +1775,7 @@ type JwtSignature struct {
 
 func (x *JwtSignature) Reset() {
 	*x = JwtSignature{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1787,7 @@ func (x *JwtSignature) String() string {
 func (*JwtSignature) ProtoMessage() {}
 
 func (x *JwtSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1800,7 @@ func (x *JwtSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtSignature.ProtoReflect.Descriptor instead.
 func (*JwtSignature) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JwtSignature) GetHeader() string {
@@ -1779,7 +1835,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1847,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1860,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Policy) GetName() string {
@@ -1866,7 +1922,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1934,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +1947,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -1926,7 +1982,7 @@ type Interceptor struct {
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +1994,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2007,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -2115,7 +2171,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2183,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2196,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -2190,7 +2246,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2258,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2271,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -2272,7 +2328,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2340,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2414,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2426,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2480,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2492,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2505,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -2476,7 +2532,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2544,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2557,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -2526,7 +2582,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2594,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2607,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -2566,7 +2622,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2634,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2647,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -2632,7 +2688,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2700,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2713,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -2691,7 +2747,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2759,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2772,7 @@ func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
 func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 5}
 }
 
 func (x *Interceptor_Hmac) GetHeader() string {
@@ -2779,7 +2835,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +2847,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +2860,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -2833,7 +2889,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +2901,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +2914,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -3044,14 +3100,17 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x03LOW\x10\x03\"G\n" +
 	"\vDestination\x120\n" +
 	"\awebhook\x18\x01 \x01(\v2\x14.posthorn.v1.WebhookH\x00R\awebhookB\x06\n" +
-	"\x04kind\"\xb9\x03\n" +
+	"\x04kind\"\xf9\x03\n" +
 	"\aWebhook\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12;\n" +
 	"\aheaders\x18\x02 \x03(\v2!.posthorn.v1.Webhook.HeadersEntryR\aheaders\x123\n" +
 	"\x06format\x18\x03 \x01(\x0e2\x1b.posthorn.v1.Webhook.FormatR\x06format\x12'\n" +
 	"\x0fexpected_status\x18\x04 \x01(\x05R\x0eexpectedStatus\x12&\n" +
 	"\x0fdisable_on_gone\x18\x05 \x01(\bR\rdisableOnGone\x12>\n" +
-	"\rjwt_signature\x18\x06 \x01(\v2\x19.posthorn.v1.JwtSignatureR\fjwtSignature\x1a:\n" +
+	"\rjwt_signature\x18\x06 \x01(\v2\x19.posthorn.v1.JwtSignatureR\fjwtSignature\x12>\n" +
+	"\n" +
+	"validation\x18\a \x01(\v2\x1e.posthorn.v1.WebhookValidationR\n" +
+	"validation\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"]\n" +
@@ -3059,7 +3118,9 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CLOUDEVENTS_BINARY\x10\x01\x12\x1a\n" +
 	"\x16CLOUDEVENTS_STRUCTURED\x10\x02\x12\a\n" +
-	"\x03RAW\x10\x03\">\n" +
+	"\x03RAW\x10\x03\"+\n" +
+	"\x11WebhookValidation\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\">\n" +
 	"\fJwtSignature\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\x8a\x02\n" +
@@ -3169,7 +3230,7 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -3192,30 +3253,31 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(*Subscription)(nil),            // 18: posthorn.v1.Subscription
 	(*Destination)(nil),             // 19: posthorn.v1.Destination
 	(*Webhook)(nil),                 // 20: posthorn.v1.Webhook
-	(*JwtSignature)(nil),            // 21: posthorn.v1.JwtSignature
-	(*Policy)(nil),                  // 22: posthorn.v1.Policy
-	(*Security)(nil),                // 23: posthorn.v1.Security
-	(*Interceptor)(nil),             // 24: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 25: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 26: posthorn.v1.Backoff
-	(*Authorization_OAuth)(nil),     // 27: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 28: posthorn.v1.Authorization.Jwt
-	nil,                             // 29: posthorn.v1.Webhook.HeadersEntry
-	(*Interceptor_AccessToken)(nil), // 30: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 31: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 32: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 33: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 34: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 35: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 36: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 37: posthorn.v1.Interceptor.JsonField
-	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
-	(Event_Direction)(0),            // 40: posthorn.v1.Event.Direction
+	(*WebhookValidation)(nil),       // 21: posthorn.v1.WebhookValidation
+	(*JwtSignature)(nil),            // 22: posthorn.v1.JwtSignature
+	(*Policy)(nil),                  // 23: posthorn.v1.Policy
+	(*Security)(nil),                // 24: posthorn.v1.Security
+	(*Interceptor)(nil),             // 25: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 26: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 27: posthorn.v1.Backoff
+	(*Authorization_OAuth)(nil),     // 28: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 29: posthorn.v1.Authorization.Jwt
+	nil,                             // 30: posthorn.v1.Webhook.HeadersEntry
+	(*Interceptor_AccessToken)(nil), // 31: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 32: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 33: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 34: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 35: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 36: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 37: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 38: posthorn.v1.Interceptor.JsonField
+	(*timestamppb.Timestamp)(nil),   // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 40: google.protobuf.Duration
+	(Event_Direction)(0),            // 41: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	38, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	38, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	39, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	39, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
 	16, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
@@ -3224,53 +3286,54 @@ var file_posthorn_v1_config_proto_depIdxs = []int32{
 	13, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
 	14, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
 	10, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	27, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	28, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	28, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	29, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
 	10, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
 	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
 	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	39, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	40, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	40, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	41, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
 	19, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
 	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
 	10, // 19: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
 	20, // 20: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	29, // 21: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	30, // 21: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
 	6,  // 22: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	21, // 23: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
-	23, // 24: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	25, // 25: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	10, // 26: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	24, // 27: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	30, // 28: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	31, // 29: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	32, // 30: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	33, // 31: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	34, // 32: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	35, // 33: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	36, // 34: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	37, // 35: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	39, // 36: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	26, // 37: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	9,  // 38: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	39, // 39: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	39, // 40: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	39, // 41: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	2,  // 42: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	39, // 43: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	39, // 44: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	7,  // 45: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	7,  // 46: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	7,  // 47: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 48: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 49: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 50: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	39, // 51: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	22, // 23: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
+	21, // 24: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
+	24, // 25: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	26, // 26: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	10, // 27: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	25, // 28: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	31, // 29: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	32, // 30: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	33, // 31: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	34, // 32: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	35, // 33: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	36, // 34: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	37, // 35: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	38, // 36: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	40, // 37: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	27, // 38: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	9,  // 39: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	40, // 40: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	40, // 41: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	40, // 42: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	2,  // 43: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	40, // 44: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	40, // 45: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	7,  // 46: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	7,  // 47: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	7,  // 48: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 49: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 50: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 51: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	40, // 52: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -3282,7 +3345,7 @@ func file_posthorn_v1_config_proto_init() {
 	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
@@ -3292,19 +3355,19 @@ func file_posthorn_v1_config_proto_init() {
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[16].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[18].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[26].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[27].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
