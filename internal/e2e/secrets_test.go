@@ -36,6 +36,7 @@ func TestSecretsAreNowhereInClear(t *testing.T) {
 	p.must("PUT", "/api/v1/sources/github", `{"kind":"GITHUB","secrets":["`+secrets["a source's secret"]+`"]}`)
 	p.must("PUT", "/api/v1/subscriptions/all", `{"types":["#"],"direction":"INCOMING","secrets":["`+secrets["a subscription's secret"]+`"],"destination":{"webhook":{"url":"`+s.URL+`"}}}`)
 	p.must("PUT", "/api/v1/authorizations/default", `{"oauth":{"url":"https://auth.example/","clientId":"me","clientSecret":"`+secrets["a client secret"]+`"}}`)
+	p.must("PUT", "/api/v1/policies/guard", `{"security":{"flow":[{"headerValue":{"name":"X-Key","value":"`+secrets["an interceptor's value"]+`"}}]}}`)
 	p.must("POST", "/api/v1/users", `{"name":"ann","roles":["events:read"],"password":"`+secrets["a password"]+`"}`)
 	// Refused, and quoted nowhere.
 	p.api("PUT", "/api/v1/users/ann", `{"roles":["nothing"],"password":"`+secrets["a password"]+`"}`)
