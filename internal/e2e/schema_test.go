@@ -118,3 +118,32 @@ func TestPingNamesWhatIsDown(t *testing.T) {
 	redis.Kill()
 	p.until("Redis is named", 20*time.Second, func() bool { got := down(); return len(got) == 1 && got[0] == "redis" })
 }
+
+// A namespace has up to 128 levels (C11), and its subscribers may take all events
+// of a version.
+func TestAnEventURIHasUpTo128Levels(t *testing.T) {
+	t.Parallel()
+	p := serve(t)
+	s := newSink(t, nil)
+	base := "shop.example/" + strings.Repeat("level/", 128) + "2/"
+	p.subscribe("version", base+"*", "OUTGOING", s.URL, "")
+	p.must("PUT", "/api/v1/schemas/"+base+"push", `{"type":"object","required":["id"]}`)
+	p.must("POST", "/api/v1/events", `{"type":"`+base+`push","data":{"id":1}}`)
+	p.must("POST", "/api/v1/events", `{"type":"`+strings.Replace(base, "/2/", "/1/", 1)+`push","data":{"id":1}}`)
+	if status, out := p.api("POST", "/api/v1/events", `{"type":"`+base+`push","data":{}}`); status/100 != 4 {
+		t.Errorf("what its schema does not allow is answered %d %s", status, out)
+	}
+	p.until("it is delivered", 20*time.Second, func() bool {
+		for _, r := range s.all() {
+			if r.header.Get("ce-type") == base+"push" {
+				return true
+			}
+		}
+		return false
+	})
+	for _, r := range s.all() {
+		if typ := r.header.Get("ce-type"); !strings.HasPrefix(typ, base) {
+			t.Errorf("delivered %s, want events of version 2 only", typ)
+		}
+	}
+}

@@ -109,29 +109,36 @@ func unix(n json.Number) time.Time {
 }
 
 func (a *Asker) callOut(ctx context.Context, az *authorization.Authorization, q question, timeout time.Duration) (answer, error) {
-	body, err := json.Marshal(struct {
-		Kind        string `json:"kind"`
-		AccessToken string `json:"accessToken,omitempty"`
-		ClientID    string `json:"clientId,omitempty"`
-		Context     string `json:"context"`
-	}{q.kind, q.token, q.client, q.context})
+	body, err := q.encode()
 	if err != nil {
 		return answer{}, fmt.Errorf("encode the question: %w", err)
 	}
-	resp, _, err := a.post(ctx, az, "application/json", body, timeout)
+	resp, err := a.post(ctx, az, "application/json", body, timeout)
 	if err != nil {
 		return answer{}, err
 	}
-	switch s := resp.StatusCode; {
+	switch s := resp.status; {
 	case s/100 == 2:
-		return a.yes(az.Spec.GetOauth(), q, q.kind+" is accepted", freshUntil(resp, a.cfg.Now())), nil
+		return a.yes(az.Spec.GetOauth(), q, q.kind+" is accepted", freshUntil(resp.header, a.cfg.Now())), nil
 	case s == http.StatusForbidden:
 		return a.no(denied("the %s is known and not allowed", noun(q.kind))), nil
 	case s/100 == 4 && s != http.StatusRequestTimeout && s != http.StatusTooManyRequests:
 		return a.no(unauthenticated("the %s is not valid", noun(q.kind))), nil
 	default:
-		return answer{}, fmt.Errorf("answered %s", resp.Status)
+		return answer{}, fmt.Errorf("answered %d", s)
 	}
+}
+
+// encode writes a question as a callout has it; what is not asked about is left out.
+func (q question) encode() ([]byte, error) {
+	doc := map[string]string{"kind": q.kind, "context": q.context}
+	if q.token != "" {
+		doc["accessToken"] = q.token
+	}
+	if q.client != "" {
+		doc["clientId"] = q.client
+	}
+	return json.Marshal(doc)
 }
 
 func noun(kind string) string {
@@ -145,9 +152,9 @@ func noun(kind string) string {
 }
 
 // freshUntil reads Cache-Control of an answer, zero if it does not say.
-func freshUntil(resp *http.Response, now time.Time) time.Time {
+func freshUntil(h http.Header, now time.Time) time.Time {
 	var until time.Time
-	for directive := range strings.SplitSeq(strings.Join(resp.Header.Values("Cache-Control"), ","), ",") {
+	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
 		switch strings.ToLower(name) {
 		case "no-store", "no-cache":
@@ -215,28 +222,28 @@ func (i *introspection) check(what string, now time.Time) *refusal {
 
 func (a *Asker) introspectOne(ctx context.Context, az *authorization.Authorization, token, hint string, timeout time.Duration) (*introspection, error) {
 	form := url.Values{"token": {token}, "token_type_hint": {hint}}.Encode()
-	resp, body, err := a.post(ctx, az, "application/x-www-form-urlencoded", []byte(form), timeout)
+	resp, err := a.post(ctx, az, "application/x-www-form-urlencoded", []byte(form), timeout)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("answered %s", resp.Status)
+	if resp.status != http.StatusOK {
+		return nil, fmt.Errorf("answered %d", resp.status)
 	}
 	var got introspection
-	if err := json.Unmarshal(body, &got); err != nil {
+	if err := json.Unmarshal(resp.body, &got); err != nil {
 		return nil, errors.New("the answer is not that of RFC 7662") // json's error quotes it
 	}
 	return &got, nil
 }
 
 // post asks, and reads the answer.
-func (a *Asker) post(ctx context.Context, az *authorization.Authorization, contentType string, body []byte, timeout time.Duration) (*http.Response, []byte, error) {
+func (a *Asker) post(ctx context.Context, az *authorization.Authorization, contentType string, body []byte, timeout time.Duration) (*reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	o := az.Spec.GetOauth()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.GetUrl(), bytes.NewReader(body))
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the request: %w", err)
+		return nil, fmt.Errorf("make the request: %w", err)
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Accept", "application/json")
@@ -247,18 +254,25 @@ func (a *Asker) post(ctx context.Context, az *authorization.Authorization, conte
 	return a.do(req)
 }
 
-func (a *Asker) do(req *http.Request) (*http.Response, []byte, error) {
+// A reply is what a server answered, read to its end.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a *Asker) do(req *http.Request) (*reply, error) {
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read as far as it is wanted
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the answer: %w", err)
+		return nil, fmt.Errorf("read the answer: %w", err)
 	}
 	if len(body) > maxAnswer {
-		return nil, nil, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+		return nil, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
 	}
-	return resp, body, nil
+	return &reply{status: resp.StatusCode, header: resp.Header, body: body}, nil
 }

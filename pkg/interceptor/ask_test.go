@@ -90,7 +90,7 @@ func TestACalloutSaysWhatItAsks(t *testing.T) {
 	a := newAsker(t, known, new(clock), interceptor.Config{})
 	passes(t, compile(t, `[{"oauth":{}}]`, nil, a), request("", "client_id: c", "access_token: Bearer good"))
 	r, body := s.saw()
-	if want := `{"kind":"oauth","accessToken":"good","clientId":"c","context":"default"}`; body != want {
+	if want := `{"accessToken":"good","clientId":"c","context":"default","kind":"oauth"}`; body != want {
 		t.Errorf("asked %s, want %s", body, want)
 	}
 	if r.Method != http.MethodPost || r.URL.String() != "/check?a=b" || r.Header.Get("Content-Type") != "application/json" {

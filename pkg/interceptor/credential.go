@@ -3,6 +3,7 @@ package interceptor
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -73,12 +74,7 @@ func (p place) find(r *Request) ([]string, *refusal) {
 
 func add(found []string, value string) []string {
 	value = strings.TrimSpace(value)
-	for _, f := range found {
-		if f == value {
-			return found
-		}
-	}
-	if value == "" {
+	if value == "" || slices.Contains(found, value) {
 		return found
 	}
 	return append(found, value)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -112,10 +113,8 @@ func splitPath(s string) ([]string, error) {
 	pointer, isPointer := strings.CutPrefix(s, "/")
 	if !isPointer {
 		tokens := strings.Split(s, ".")
-		for _, t := range tokens {
-			if t == "" {
-				return nil, fmt.Errorf("%q has an empty name between dots; a JSON pointer, as in /data/secret, may", s)
-			}
+		if slices.Contains(tokens, "") {
+			return nil, fmt.Errorf("%q has an empty name between dots; a JSON pointer, as in /data/secret, may", s)
 		}
 		return tokens, nil
 	}

@@ -253,12 +253,12 @@ func (a *Asker) get(ctx context.Context, from string) ([]byte, error) {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
 	req.Header.Set("Accept", "application/json")
-	resp, body, err := a.do(req)
+	resp, err := a.do(req)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %s", from, resp.Status)
+	if resp.status != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %d", from, resp.status)
 	}
-	return body, nil
+	return resp.body, nil
 }

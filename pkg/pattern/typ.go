@@ -10,8 +10,10 @@ import (
 )
 
 // MaxLength is the length in bytes that a type, or a pattern of types, may have.
-// It is what AMQP allows a routing key.
-const MaxLength = 255
+// It is room for an event URI of 128 levels (C11), and with everything escaped the
+// subject is still shorter than the 4 KiB that NATS allows. AMQP allows a routing
+// key 255.
+const MaxLength = 1024
 
 // maxName is the length of the longest name.
 const maxName = 63

@@ -177,7 +177,7 @@ func TestAuth0Refuses(t *testing.T) {
 		{"a record without code", good + "\n" + `{"data":{"log_id":"7"}}`, "[1].data.type"},
 		{"a code that is no text", `{"data":{"type":7}}`, "[0].data.type"},
 		{"an empty code", `{"data":{"type":""}}`, "[0].data.type"},
-		{"a code that is too long", `{"data":{"type":"` + strings.Repeat("s", 250) + `"}}`, "[0].data.type"},
+		{"a code that is too long", `{"data":{"type":"` + strings.Repeat("s", 1020) + `"}}`, "[0].data.type"},
 	}
 	s := compile(t, &posthornv1.Source{Kind: posthornv1.Source_AUTH0}, auth0Secret)
 	for _, tt := range tests {

@@ -58,7 +58,7 @@ func TestGenericRefuses(t *testing.T) {
 		{"no type", request("1"), "put it in the path"},
 		{"a topic that is no type", request("1").to("order..created"), "topic"},
 		{"a topic with a blank", request("1").to("order created"), "topic"},
-		{"a topic that is too long", request("1").to(strings.Repeat("a", 256)), "topic"},
+		{"a topic that is too long", request("1").to(strings.Repeat("a", 1025)), "topic"},
 		{"bad JSON", request("{", "Content-Type: application/json").to("a"), "not valid JSON"},
 		{"bad JSON of another media type", request("{", "Content-Type: application/problem+JSON; a=b").to("a"), "not valid JSON"},
 		{"bad JSON without content type", request("a=b").to("a"), "Content-Type"},

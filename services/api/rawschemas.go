@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -98,9 +97,9 @@ func (h *handler) storeSchema(w http.ResponseWriter, r *http.Request) error {
 func storeRequest(body []byte) (*posthornv1.StoreSchemaRequest, error) {
 	schema := unwrapSchema(body)
 	var head struct{ Kind string }
-	err := json.Unmarshal(schema, &head)
 	// What is no object has no kind; the registry says what is wrong with it.
-	if wrong, _ := errors.AsType[*json.UnmarshalTypeError](err); wrong != nil || head.Kind == "" {
+	plain := json.Unmarshal(schema, &head) != nil || head.Kind == ""
+	if plain {
 		return &posthornv1.StoreSchemaRequest{Definition: string(schema)}, nil
 	}
 	req := new(posthornv1.StoreSchemaRequest)
@@ -111,7 +110,7 @@ func storeRequest(body []byte) (*posthornv1.StoreSchemaRequest, error) {
 	if err := json.Unmarshal(schema, &set); err != nil {
 		return nil, errs.Field("descriptorSet", "is not base64")
 	}
-	err = members(schema, "", func(name, value []byte) (err error) {
+	err := members(schema, "", func(name, value []byte) (err error) {
 		switch string(name) {
 		case "kind":
 			kind, known := posthornv1.Schema_Kind_value[head.Kind]

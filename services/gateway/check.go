@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"net/http"
 	"time"
 
@@ -35,9 +36,7 @@ func (g *Gateway) allow(w http.ResponseWriter, r *http.Request) {
 		g.problem(w, r, src, err)
 		return
 	}
-	for name, values := range src.AllowWebhook(r.Header) {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), src.AllowWebhook(r.Header))
 	w.WriteHeader(http.StatusOK)
 }
 
