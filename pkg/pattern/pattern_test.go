@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 		{"empty", "", "pattern is empty"},
 		{"empty word", "order..#", "word 2 is empty"},
 		{"blank", "order. *", "U+0020"},
-		{"too long", strings.Repeat("a", 256), "256 bytes"},
+		{"too long", strings.Repeat("a", 1025), "1025 bytes"},
 		{"greater-than before the end", "a.>.b", "> may only be the last word"},
 		{"greater-than inside a URI", ">/b", "> may only be the last word"},
 		{"prefix", "order.cre*", `word "cre*" mixes a wildcard`},

@@ -25,7 +25,7 @@ func TestValidType(t *testing.T) {
 		{"other alphabets", "заказ.создан", ""},
 		{"as long as allowed", strings.Repeat("a", 1024), ""},
 		{"empty", "", "is empty"},
-		{"too long", strings.Repeat("a", 1025), "256 bytes"},
+		{"too long", strings.Repeat("a", 1025), "1025 bytes"},
 		{"empty word between dots", "order..created", "word 2 is empty"},
 		{"leading dot", ".order", "word 1 is empty"},
 		{"trailing dot", "order.", "word 2 is empty"},
