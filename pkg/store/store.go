@@ -346,14 +346,17 @@ func (s *Store) appendBatch(ctx context.Context, evs []*event.Event, positions [
 		return s.failed("queue", evs[0].ID, err)
 	}
 	for i := range positions {
-		positions[i].Sequence = last - uint64(len(positions)-1-i)
+		// For show: after a repeat they need not follow each other.
+		if behind := uint64(len(positions) - 1 - i); last > behind {
+			positions[i].Sequence = last - behind
+		}
 	}
 	return nil
 }
 
 // queueBatch publishes the IDs of a batch atomically and returns the sequence
 // of the last. A try whose outcome is unknown is repeated under the same
-// message IDs; the server then says that they are duplicates, which is success.
+// message IDs.
 func (s *Store) queueBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 	if len(msgs) == 1 {
 		put := s.pub.Start(msgs[0])
@@ -371,8 +374,7 @@ func (s *Store) queueBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error
 		case err == nil:
 			return ack.Sequence, nil
 		case stream.DuplicateInBatch(err):
-			// Some try before this one was committed. Sequences are for show.
-			return 0, nil
+			return s.queueEach(ctx, msgs)
 		case stream.IsFull(err) && s.makesRoom(ctx, full):
 			continue
 		case !stream.Temporary(err) || time.Now().After(deadline) || ctx.Err() != nil:
@@ -384,6 +386,36 @@ func (s *Store) queueBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error
 		}
 	}
 }
+
+// queueEach queues the IDs of a batch of which the stream has some already: all,
+// if a try before was committed without our knowing, or one, if a publisher sent
+// that event again by itself meanwhile and it was finished under the same ID.
+// Those that are there are dropped by their message IDs.
+func (s *Store) queueEach(ctx context.Context, msgs []*nats.Msg) (last uint64, err error) {
+	puts := make([]stream.Pending, len(msgs))
+	for i, m := range msgs {
+		// What the atomic batch has added to it is no business of a plain publish.
+		m.Header.Del(headerBatchID)
+		m.Header.Del(headerBatchSequence)
+		m.Header.Del(headerBatchCommit)
+		puts[i] = s.pub.Start(m)
+	}
+	for i := range puts {
+		ack, err := s.wait(ctx, &puts[i])
+		if err != nil {
+			return 0, err
+		}
+		last = ack.Sequence
+	}
+	return last, nil
+}
+
+// Headers of atomic batches (ADR-50 of nats-architecture-and-design).
+const (
+	headerBatchID       = "Nats-Batch-Id"
+	headerBatchSequence = "Nats-Batch-Sequence"
+	headerBatchCommit   = "Nats-Batch-Commit"
+)
 
 func (s *Store) fits(ev *event.Event) error {
 	if len(ev.Data) > s.cfg.MaxBytes {

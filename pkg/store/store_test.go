@@ -393,3 +393,19 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	})
 }
+
+// A publisher that loses patience sends one event of a batch again while the batch
+// is under way, and it is finished under its ID: the others must not be lost.
+func TestABatchOfWhichOneIsQueuedAlreadyQueuesTheOthers(t *testing.T) {
+	t.Parallel()
+	js := jstest.WithTopology(t, topology.Config{})
+	s := open(t, js, Config{})
+	evs := []*event.Event{newEvent("1"), newEvent("2"), newEvent("3")}
+	mustAppend(t, s, evs[1])
+	if _, err := s.AppendAll(t.Context(), evs); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{evs[1].ID, evs[0].ID, evs[2].ID}, idsOnEvents(t, js)); diff != "" {
+		t.Errorf("IDs on EVENTS (-want +got):\n%s", diff)
+	}
+}
