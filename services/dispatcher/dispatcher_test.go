@@ -44,7 +44,7 @@ func TestWhatBecomesOfAnAnswer(t *testing.T) {
 	}{
 		{"a failure that passes", func(n int, w http.ResponseWriter) {
 			if n < 3 {
-				w.WriteHeader(503)
+				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		}, 3, "", false},
 		{"a failure that stays", status(503), 3, "exhausted", false},
@@ -96,7 +96,7 @@ func TestRetryAfterMovesTheNextAttemptLater(t *testing.T) {
 	r.endpoint.answers(func(n int, w http.ResponseWriter) {
 		if n == 1 {
 			w.Header().Set("Retry-After", "1")
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
 	p := r.parts()
