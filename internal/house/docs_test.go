@@ -96,6 +96,23 @@ func TestRequirementsNameTheirTests(t *testing.T) {
 	}
 }
 
+// What a document says that a test shows, some test shows.
+func TestDocumentsNameTestsThatAreThere(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
+	tests := testNames(t)
+	for _, path := range files(t) {
+		if !strings.HasSuffix(path, ".md") {
+			continue
+		}
+		for _, m := range named.FindAllStringSubmatch(read(t, path), -1) {
+			if !tests[m[1]] {
+				t.Errorf("%s names %s, which is not there", path, m[1])
+			}
+		}
+	}
+}
+
 func TestDecisionsAreWhole(t *testing.T) {
 	t.Parallel()
 	paths, err := filepath.Glob(filepath.Join(root(t), "docs", "adr", "*.md"))
