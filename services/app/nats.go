@@ -14,6 +14,7 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/commit"
 	"github.com/posthornhq/posthorn/pkg/config"
+	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/services/broker"
 )
 
@@ -147,9 +148,7 @@ func (a *App) ensureTopology(ctx context.Context, js jetstream.JetStream) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	done, err := topology.Ensure(ctx, js, TopologyConfig(a.cfg, free))
-	a.Facts.Topology = done
-	if err != nil {
+	if err := a.ensureAssets(ctx, js, free); err != nil {
 		return err
 	}
 	s, err := js.Stream(ctx, topology.BucketStream(topology.BucketEvents))
@@ -158,6 +157,27 @@ func (a *App) ensureTopology(ctx context.Context, js jetstream.JetStream) error 
 	}
 	a.Facts.Limit = s.CachedInfo().Config.MaxBytes
 	return nil
+}
+
+// ensureAssets makes the assets. A cluster that has just started elects leaders,
+// and learns of its servers one by one, for some seconds; it is tried again until
+// ctx is done.
+func (a *App) ensureAssets(ctx context.Context, js jetstream.JetStream, free int64) error {
+	for {
+		done, err := topology.Ensure(ctx, js, TopologyConfig(a.cfg, free))
+		a.Facts.Topology = append(a.Facts.Topology, done...)
+		if err == nil || !stream.Temporary(err) {
+			return err
+		}
+		a.log.Debug("JetStream does not take the assets yet", "err", err)
+		timer := time.NewTimer(500 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+	}
 }
 
 // wait is the barrier as a function, which does nothing where there is none.
