@@ -42,7 +42,7 @@ func startCluster(t *testing.T) ([]*server.Server, string) {
 	for i := range 3 {
 		ns, err := server.NewServer(&server.Options{
 			ServerName: fmt.Sprintf("n%d", i+1), Host: "127.0.0.1", Port: port(a[i]), NoSigs: true, NoLog: true,
-			JetStream: true, StoreDir: filepath.Join(t.TempDir(), "nats"), JetStreamMaxStore: 8 << 30, JetStreamMaxMemory: 1 << 30,
+			JetStream: true, StoreDir: filepath.Join(t.TempDir(), "nats"), JetStreamMaxStore: 1 << 40, JetStreamMaxMemory: 1 << 30,
 			Cluster: server.ClusterOpts{Name: "posthorn", Host: "127.0.0.1", Port: port(a[3+i])}, Routes: routes,
 		})
 		if err != nil {
