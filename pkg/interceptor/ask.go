@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/posthornhq/posthorn/pkg/authorization"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -41,8 +43,10 @@ func (a *Asker) askOAuth(ctx context.Context, q question) (string, *refusal) {
 	}
 	o := az.Spec.GetOauth()
 	key := hashOf(q.kind, q.context, o.GetUrl(), o.GetMode().String(), o.GetClientId(), q.token, q.client)
-	if got, ok := a.answers.Get(key); ok && a.cfg.Now().Before(got.until) {
-		return got.detail, got.no
+	for _, known := range []*lru.Cache[hash, answer]{a.answers, a.refusals} {
+		if got, ok := known.Get(key); ok && a.cfg.Now().Before(got.until) {
+			return got.detail, got.no
+		}
 	}
 	timeout := authorization.DefaultTimeout
 	if o.GetTimeout() != nil {
@@ -57,7 +61,11 @@ func (a *Asker) askOAuth(ctx context.Context, q question) (string, *refusal) {
 			return a.callOut(ctx, az, q, timeout)
 		})
 		if now := a.cfg.Now(); got.until.After(now) {
-			a.answers.Add(key, got)
+			known := a.answers
+			if got.no != nil {
+				known = a.refusals
+			}
+			known.Add(key, got)
 		}
 		return got
 	})
@@ -263,6 +271,9 @@ type reply struct {
 
 func (a *Asker) do(req *http.Request) (*reply, error) {
 	resp, err := a.client.Do(req)
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = fmt.Errorf("%s: %w", req.URL.Host, wrapped.Err) // without the query, which may hold a key
+	}
 	if err != nil {
 		return nil, err
 	}

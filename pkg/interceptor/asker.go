@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -64,14 +65,16 @@ func (c *Config) setDefaults() {
 }
 
 // An Asker asks the URLs of authorizations and remembers what they say. It is
-// safe for concurrent use, and starts nothing that outlives its calls.
+// safe for concurrent use. A question that nobody waits for any more ends by its
+// own timeout.
 type Asker struct {
 	client *http.Client
 	known  Authorizations
 	log    *slog.Logger
 	cfg    Config
 
-	answers  *lru.Cache[hash, answer] // of OAUTH URLs
+	answers  *lru.Cache[hash, answer] // yes, of OAUTH URLs
+	refusals *lru.Cache[hash, answer] // no; apart, so that guesses push out no good ones
 	tokens   *lru.Cache[hash, answer] // of JWTs
 	flights  singleflight.Group
 	breakers sync.Map // URL → *gobreaker.CircuitBreaker[answer]
@@ -98,10 +101,13 @@ func NewAsker(client *http.Client, known Authorizations, log *slog.Logger, cfg C
 	own := *client
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	a := &Asker{client: &own, known: known, log: log, cfg: cfg}
-	var err1, err2 error
-	a.answers, err1 = lru.New[hash, answer](cfg.MaxEntries)
-	a.tokens, err2 = lru.New[hash, answer](cfg.MaxEntries)
-	return a, errors.Join(err1, err2)
+	for _, cache := range []**lru.Cache[hash, answer]{&a.answers, &a.refusals, &a.tokens} {
+		var err error
+		if *cache, err = lru.New[hash, answer](cfg.MaxEntries); err != nil {
+			return nil, fmt.Errorf("interceptor: %w", err)
+		}
+	}
+	return a, nil
 }
 
 // contextOf returns the context whose authorization is asked.

@@ -80,9 +80,16 @@ func splitList(lines []string) []string {
 func forwardedFor(lines []string) []string {
 	var all []string
 	for _, line := range lines {
-		for _, element := range splitQuoted(line, ',') {
+		elements, closed := splitQuoted(line, ',')
+		if !closed {
+			// Who left a quote open has taken what the proxy wrote behind it into a
+			// value of their own: nothing of such a line can be believed.
+			elements = []string{""}
+		}
+		for _, element := range elements {
 			hop := ""
-			for _, pair := range splitQuoted(element, ';') {
+			pairs, _ := splitQuoted(element, ';') // closed, as the line is
+			for _, pair := range pairs {
 				name, value, _ := strings.Cut(pair, "=")
 				if strings.EqualFold(strings.TrimSpace(name), "for") {
 					hop = unquote(strings.TrimSpace(value))
@@ -94,9 +101,9 @@ func forwardedFor(lines []string) []string {
 	return all
 }
 
-// splitQuoted splits at a separator that is not inside of a quoted string.
-func splitQuoted(s string, sep byte) []string {
-	var parts []string
+// splitQuoted splits at a separator that is not inside of a quoted string, and
+// says whether the last of these is closed.
+func splitQuoted(s string, sep byte) (parts []string, closed bool) {
 	quoted, from := false, 0
 	for i := 0; i < len(s); i++ {
 		switch {
@@ -109,7 +116,7 @@ func splitQuoted(s string, sep byte) []string {
 			from = i + 1
 		}
 	}
-	return append(parts, s[from:])
+	return append(parts, s[from:]), !quoted
 }
 
 // unquote reads a token or a quoted string (RFC 9110, 5.6.4).

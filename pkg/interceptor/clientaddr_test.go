@@ -47,6 +47,9 @@ func TestClientAddr(t *testing.T) {
 		{"Forwarded over two proxies", "10.0.0.1:80", fwd(`for=6.6.6.6, for=198.51.100.7`, `for="[2001:db8:1::2]"`), "198.51.100.7"},
 		{"a comma in quotes", "10.0.0.1:80", fwd(`for=198.51.100.7;host="a,for=6.6.6.6"`), "198.51.100.7"},
 		{"a quote in quotes", "10.0.0.1:80", fwd(`for=198.51.100.7;host="a\",for=6.6.6.6"`), "198.51.100.7"},
+		{"a quote that the client left open", "10.0.0.1:80", fwd(`for=6.6.6.6;x=", for=198.51.100.7`), ""},
+		{"a quote that the proxy's closes", "10.0.0.1:80", fwd(`for=6.6.6.6;x=", for="[2001:db8::7]"`), ""},
+		{"a quote that is open in a stranger's line", "10.0.0.1:80", fwd(`for=6.6.6.6;x="`, `for=198.51.100.7`), "198.51.100.7"},
 		{"a hop that hides", "10.0.0.1:80", fwd("for=_hidden"), ""},
 		{"a hop that does not know", "10.0.0.1:80", fwd("for=unknown"), ""},
 		{"a hop that does not say", "10.0.0.1:80", fwd("proto=https"), ""},
@@ -73,10 +76,17 @@ func TestClientAddr(t *testing.T) {
 
 // Whatever a client writes to the left of what its proxy adds, it is who it is.
 func FuzzClientAddr(f *testing.F) {
-	for _, s := range []string{"", "127.0.0.1", "10.0.0.9", "for=1.2.3.4", `"`, `for="[::1`, "a;b,c=\"\\", strings.Repeat(",", 50)} {
+	for _, s := range []string{`for=6.6.6.6;x="`, `for=6.6.6.6;by="\`, "", "127.0.0.1", "10.0.0.9", "for=1.2.3.4", `"`, `for="[::1`, "a;b,c=\"\\", strings.Repeat(",", 50)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		// In a line that the proxy goes on with, it may be unknown who it is.
+		for _, hop := range []string{"for=198.51.100.7", `for="198.51.100.7:80";by="10.0.0.1"`} {
+			got, err := interceptor.ClientAddr("10.0.0.1:1", http.Header{"Forwarded": {s + ", " + hop}}, proxies)
+			if err == nil && got.String() != "198.51.100.7" {
+				t.Errorf("after %q in one line of Forwarded the client is %s, want 198.51.100.7 or an error", s, got)
+			}
+		}
 		for name, h := range map[string]http.Header{
 			"X-Forwarded-For": {"X-Forwarded-For": {s, "198.51.100.7"}},
 			"Forwarded":       {"Forwarded": {s, "for=198.51.100.7"}},

@@ -3,11 +3,15 @@ package interceptor
 import (
 	"cmp"
 	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -110,11 +114,24 @@ func (a *Asker) parse(ctx context.Context, parser *jwt.Parser, j *posthornv1.Aut
 		if err != nil {
 			return fmt.Errorf("%w: %w", errKeys, err)
 		}
-		_, err = parser.ParseWithClaims(token, claims, keys.KeyfuncCtx(ctx))
-		if again || !errors.Is(err, jwkset.ErrKeyNotFound) {
+		parsed, err := parser.ParseWithClaims(token, claims, keys.KeyfuncCtx(ctx))
+		if err == nil && parsed.Header["crit"] != nil {
+			// Extensions that must be understood (RFC 7515, 4.1.11); none is.
+			return jwt.ErrTokenUnverifiable
+		}
+		if again || !mayBeNew(parsed, err) {
 			return err
 		}
 	}
+}
+
+// mayBeNew reports whether a token was not verified because its key is newer
+// than those that are known: by its name, or where it names none, by any failure.
+func mayBeNew(token *jwt.Token, err error) bool {
+	if errors.Is(err, jwkset.ErrKeyNotFound) {
+		return true
+	}
+	return token != nil && token.Header["kid"] == nil && errors.Is(err, jwt.ErrTokenSignatureInvalid)
 }
 
 // refusalOf says what is wrong with a token, and nothing that is in it.
@@ -145,10 +162,11 @@ func refusalOf(err error, context string) *refusal {
 type keySet struct {
 	jwksURL, issuer string // the former, or else the latter
 
-	mu      sync.Mutex // held while it is fetched: who waits wants the result
-	keys    keyfunc.Keyfunc
-	fetched time.Time
-	tried   time.Time
+	mu       sync.Mutex
+	keys     keyfunc.Keyfunc
+	fetched  time.Time
+	tried    time.Time
+	fetching bool
 }
 
 func (a *Asker) keySet(j *posthornv1.Authorization_Jwt) *keySet {
@@ -173,21 +191,55 @@ func (a *Asker) keySet(j *posthornv1.Authorization_Jwt) *keySet {
 // not among them. They are fetched in one call for all that wait, and at most
 // every [Config.RefreshEvery].
 func (s *keySet) get(ctx context.Context, a *Asker, unknown bool) (keyfunc.Keyfunc, error) {
+	keys, fetch, err := s.look(a, unknown)
+	if !fetch {
+		return keys, err
+	}
+	done := a.flights.DoChan("keys "+cmp.Or(s.jwksURL, s.issuer), func() (any, error) {
+		keys, err := a.fetchKeys(ctx, s)
+		return s.settle(a, keys, err)
+	})
+	select {
+	case r := <-done:
+		keys, ok := r.Val.(keyfunc.Keyfunc)
+		if r.Err == nil && !ok {
+			return nil, errors.New("there are none")
+		}
+		return keys, r.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// look returns the keys that are known, or says that they are to be fetched.
+func (s *keySet) look(a *Asker, unknown bool) (keys keyfunc.Keyfunc, fetch bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := a.cfg.Now()
-	due := s.keys == nil || now.Sub(s.fetched) >= a.cfg.KeysFor
-	if s.keys != nil && !(due || unknown) {
-		return s.keys, nil
+	if s.keys != nil && now.Sub(s.fetched) < a.cfg.KeysFor && !unknown {
+		return s.keys, false, nil
 	}
-	if !s.tried.IsZero() && now.Sub(s.tried) < a.cfg.RefreshEvery && (s.keys != nil || now.Sub(s.tried) < a.cfg.Negative) {
-		return s.usable(a, now, errors.New("they were asked for a moment ago"))
+	pause := a.cfg.RefreshEvery
+	if s.keys == nil {
+		pause = a.cfg.Negative
 	}
-	s.tried = now
-	keys, err := a.fetchKeys(ctx, s)
+	if !s.fetching && !s.tried.IsZero() && now.Sub(s.tried) < pause {
+		keys, err = s.usable(a, now, errors.New("they were asked for a moment ago"))
+		return keys, false, err
+	}
+	s.tried, s.fetching = now, true
+	return nil, true, nil
+}
+
+// settle takes the result of a fetch in.
+func (s *keySet) settle(a *Asker, keys keyfunc.Keyfunc, err error) (keyfunc.Keyfunc, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fetching = false
+	now := a.cfg.Now()
 	if err != nil {
 		if s.keys != nil {
-			a.log.Warn("signing keys cannot be fetched; those that are known stay in use", "url", cmp.Or(s.jwksURL, s.issuer), "err", err)
+			a.log.Warn("signing keys cannot be fetched; those that are known stay in use for a while", "host", hostOf(cmp.Or(s.jwksURL, s.issuer)), "err", err)
 		}
 		return s.usable(a, now, err)
 	}
@@ -217,11 +269,62 @@ func (a *Asker) fetchKeys(ctx context.Context, s *keySet) (keyfunc.Keyfunc, erro
 	if err != nil {
 		return nil, err
 	}
-	keys, err := keyfunc.NewJWKSetJSON(raw)
+	usable, err := usableKeys(raw)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys of %s: %w", from, err)
+		return nil, fmt.Errorf("read the keys of %s: %w", hostOf(from), err)
+	}
+	keys, err := keyfunc.NewJWKSetJSON(usable)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys of %s: %w", hostOf(from), err)
 	}
 	return keys, nil
+}
+
+// minRSA is the least size of an RSA key, in bits (RFC 7518, 3.3).
+const minRSA = 2048
+
+// usableKeys leaves of a set the keys that can verify signatures: one that is for
+// something else, or of a kind that is not known, does not spoil the others.
+func usableKeys(raw []byte) (json.RawMessage, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(raw, &set); err != nil {
+		return nil, errors.New("they are no JSON Web Key Set")
+	}
+	set.Keys = slices.DeleteFunc(set.Keys, func(key json.RawMessage) bool { return !usableKey(key) })
+	if len(set.Keys) == 0 {
+		return nil, errors.New("there is none to verify signatures with")
+	}
+	return json.Marshal(set)
+}
+
+func usableKey(raw json.RawMessage) bool {
+	var m jwkset.JWKMarshal
+	if json.Unmarshal(raw, &m) != nil || m.USE != "" && m.USE != jwkset.UseSig || m.X5U != "" ||
+		len(m.KEYOPS) > 0 && !slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify) {
+		return false
+	}
+	jwk, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+	if err != nil {
+		return false
+	}
+	switch key := jwk.Key().(type) {
+	case *rsa.PublicKey:
+		return key.N.BitLen() >= minRSA
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+		return true
+	}
+	return false
+}
+
+// hostOf is what logs and errors may have of a URL that a user gave.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "the URL"
+	}
+	return u.Host
 }
 
 // discover asks an issuer where its keys are (OpenID Connect Discovery 1.0, 4).
@@ -241,6 +344,9 @@ func (a *Asker) discover(ctx context.Context, issuer string) (string, error) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return "", errors.New("the discovery document says of no URL where the keys are")
 	}
+	if strings.HasPrefix(issuer, "https:") && u.Scheme != "https" {
+		return "", errors.New("the keys of an https issuer are not behind https")
+	}
 	if doc.Issuer != issuer {
 		return "", fmt.Errorf("the discovery document is of issuer %q", doc.Issuer)
 	}
@@ -258,7 +364,7 @@ func (a *Asker) get(ctx context.Context, from string) ([]byte, error) {
 		return nil, err
 	}
 	if resp.status != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %d", from, resp.status)
+		return nil, fmt.Errorf("%s answered %d", hostOf(from), resp.status)
 	}
 	return resp.body, nil
 }

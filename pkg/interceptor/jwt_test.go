@@ -1,11 +1,14 @@
 package interceptor_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -233,6 +236,138 @@ func TestKeysThatCannotBeHad(t *testing.T) {
 	passes(t, f, bearer(i.sign(far)))
 	c.move(23 * time.Hour)
 	refused(t, f, bearer(i.sign(far)), errs.Denied, "cannot be had")
+}
+
+// A set has keys of all sorts; those for signatures count, and the others spoil
+// nothing.
+func TestKeysThatAreOfNoUse(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	raw, err := i.current.Load().Keypair.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var good struct {
+		Keys []map[string]any `json:"keys"`
+	}
+	if err := json.Unmarshal(raw, &good); err != nil {
+		t.Fatal(err)
+	}
+	with := func(change map[string]any) map[string]any {
+		key := maps.Clone(good.Keys[0])
+		maps.Copy(key, change)
+		return key
+	}
+	weak, err := mockoidc.RandomKeypair(1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weakRaw, err := weak.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var weakSet struct {
+		Keys []map[string]any `json:"keys"`
+	}
+	if err := json.Unmarshal(weakRaw, &weakSet); err != nil {
+		t.Fatal(err)
+	}
+	odd := map[string]any{"kty": "EC", "crv": "secp256k1", "kid": "odd", "x": "AA", "y": "AA"}
+	secret := map[string]any{"kty": "oct", "kid": "secret", "k": "aHVzaA"}
+	tests := []struct {
+		name  string
+		keys  []map[string]any
+		token string
+		kind  errs.Kind
+		says  string // empty: passes
+	}{
+		{"beside an odd one and a secret", []map[string]any{odd, secret, good.Keys[0]}, i.sign(nil), 0, ""},
+		{"for encryption", []map[string]any{with(map[string]any{"use": "enc"})}, i.sign(nil), errs.Denied, "cannot be had"},
+		{"for encryption, beside another", []map[string]any{with(map[string]any{"use": "enc"}), odd, with(map[string]any{"kid": "other"})}, i.sign(nil), errs.Unauthenticated, "does not publish"},
+		{"too short", weakSet.Keys, i.forge(jwt.SigningMethodRS256, weak.PrivateKey, fmt.Sprint(weakSet.Keys[0]["kid"])), errs.Denied, "cannot be had"},
+		{"none at all", nil, i.sign(nil), errs.Denied, "cannot be had"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				if err := json.NewEncoder(w).Encode(map[string]any{"keys": tt.keys}); err != nil {
+					t.Error(err)
+				}
+			})
+			f := compile(t, anyJWT, nil, newAsker(t, authorize(t, `{"jwt":{"jwksUrl":"`+s.URL+`/keys?key=hush-query"}}`), new(clock), interceptor.Config{}))
+			if tt.says == "" {
+				passes(t, f, bearer(tt.token))
+			} else {
+				refused(t, f, bearer(tt.token), tt.kind, tt.says, "hush-query")
+			}
+		})
+	}
+}
+
+func TestTokensWithWhatMustBeUnderstoodAreRefused(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	f := compile(t, anyJWT, nil, newAsker(t, authorize(t, `{"jwt":{"jwksUrl":"`+i.URL+`/keys"}}`), new(clock), interceptor.Config{}))
+	token := jwt.NewWithClaims(jwt.SigningMethodRS256, i.claims(nil))
+	token.Header["kid"], token.Header["crit"], token.Header["exp"] = i.kid(), []string{"exp"}, 1
+	text, err := token.SignedString(i.current.Load().Keypair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, f, bearer(text), errs.Unauthenticated, "not accepted")
+}
+
+// A token that does not name its key may be of a new one.
+func TestATokenWithoutAKeysNameOutlivesARotation(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	c := new(clock)
+	f := compile(t, anyJWT, nil, newAsker(t, authorize(t, `{"jwt":{"jwksUrl":"`+i.URL+`/keys"}}`), c, interceptor.Config{}))
+	nameless := func() string {
+		token := jwt.NewWithClaims(jwt.SigningMethodRS256, i.claims(nil))
+		text, err := token.SignedString(i.current.Load().Keypair.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	passes(t, f, bearer(nameless()))
+	i.rotate()
+	c.move(time.Minute)
+	passes(t, f, bearer(nameless()))
+}
+
+// Who waits for keys waits no longer than it likes.
+func TestAProviderThatHangsHoldsNobody(t *testing.T) {
+	t.Parallel()
+	entered, leave := make(chan struct{}, 1), make(chan struct{})
+	i := newIssuer(t)
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		entered <- struct{}{}
+		<-leave
+		i.current.Load().JWKS(w, r)
+	})
+	f := compile(t, anyJWT, nil, newAsker(t, authorize(t, `{"jwt":{"jwksUrl":"`+s.URL+`"}}`), new(clock), interceptor.Config{}))
+	token := i.sign(nil)
+	first := make(chan error, 1)
+	go func() {
+		_, err := f.Check(t.Context(), bearer(token))
+		first <- err
+	}()
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Check(ctx, bearer(token)); !errors.Is(err, context.Canceled) {
+		t.Errorf("one that has gone is told %v, want its own end", err)
+	}
+	close(leave)
+	if err := <-first; err != nil {
+		t.Errorf("the one that waited is refused: %v", err)
+	}
+	if n := s.asked.Load(); n != 1 {
+		t.Errorf("asked %d times, want once", n)
+	}
 }
 
 // A real provider, as it is.
