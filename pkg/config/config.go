@@ -68,6 +68,9 @@ type Config struct {
 	LogLevel slog.Level `koanf:"log-level" usage:"least level that is logged: debug, info, warn or error"`
 	// LogFormat is how log lines are written.
 	LogFormat LogFormat `koanf:"log-format" usage:"how log lines are written: text or json"`
+	// OTLPEndpoint is where OpenTelemetry spans go, over OTLP/HTTP: the URL of a
+	// collector, path included. Empty, the default, exports none.
+	OTLPEndpoint string `koanf:"otlp-endpoint" usage:"OTLP/HTTP URL for spans, such as http://127.0.0.1:4318/v1/traces; none: nothing is exported"`
 	// Pprof serves Go profiles under /debug/pprof/ of Metrics.
 	Pprof bool `koanf:"pprof" usage:"serve Go profiles on the metrics address"`
 

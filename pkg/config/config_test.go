@@ -201,6 +201,7 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 		{"a demo over TLS", []string{"--demo", "--tls-cert=c", "--tls-key=k"}, nil, "", []string{"--demo", "TLS"}},
 		{"a foreign platform without a URL", nil, nil, "schemas: {foreign: [partner.example]}\n", []string{"schemas.foreign", "<domain>=<URL>"}},
 		{"room for no foreign schema", []string{"--schemas-max-entries=0"}, nil, "", []string{"--schemas-max-entries: 0"}},
+		{"spans to nowhere", []string{"--otlp-endpoint=localhost:4318"}, nil, "", []string{"--otlp-endpoint", "4318/v1/traces"}},
 		{"data that no message holds", []string{"--store-payload-threshold=1MiB"}, nil, "", []string{"--store-payload-threshold: 1MiB"}},
 		{"no attempts", nil, nil, "dispatch: {concurrency: 0}\n", []string{"dispatch.concurrency: 0"}},
 		{"no directory", []string{"--data="}, nil, "", []string{"--data"}},

@@ -22,6 +22,9 @@ func (c *Config) Validate() error {
 	v.checkAddresses()
 	v.checkNATS()
 	v.checkTLS()
+	if u, err := url.Parse(v.OTLPEndpoint); v.OTLPEndpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		v.wrong("otlp-endpoint", "it is not a URL such as http://127.0.0.1:4318/v1/traces")
+	}
 	v.checkLimits()
 	if len(v.problems) > 0 {
 		return fmt.Errorf("config: %w", errors.Join(v.problems...))

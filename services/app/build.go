@@ -31,6 +31,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/subscription"
+	"github.com/posthornhq/posthorn/pkg/telemetry"
 	"github.com/posthornhq/posthorn/pkg/trace"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
@@ -119,11 +120,16 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 
+	spans, err := a.spans(ctx)
+	if err != nil {
+		return err
+	}
+
 	// The broker, here or there.
 	brokerMetrics := broker.NewMetrics(a.reg)
 	local := broker.New(broker.Deps{
 		Store: state.events, Queue: state.queue, Ledger: state.ledger, Claims: claims, Schemas: schemas,
-		Catalog: cat, Log: a.log, Metrics: brokerMetrics,
+		Catalog: cat, Log: a.log, Metrics: brokerMetrics, Spans: spans,
 	}, broker.Config{Window: cfg.Dedup.Window})
 	brokerServer := broker.NewServer(local, a.status)
 	var accept gateway.Acceptor = local
@@ -183,7 +189,7 @@ func (a *App) build(ctx context.Context) error {
 		}
 	}
 	if roles.Has(config.Dispatcher) {
-		if err := a.dispatcher(js, cat, claims, state, master); err != nil {
+		if err := a.dispatcher(js, cat, claims, state, master, spans); err != nil {
 			return err
 		}
 	}
@@ -279,7 +285,7 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 }
 
 // dispatcher adds the parts that deliver.
-func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API) error {
+func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API, spans *telemetry.Spans) error {
 	guard := netguard.New(a.cfg.AllowNet)
 	client := webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(a.cfg.Dispatch.Concurrency, 128)})
 	q := s.queue
@@ -291,7 +297,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},
-		Log: a.log, Metrics: dispatcher.NewMetrics(a.reg),
+		Log: a.log, Metrics: dispatcher.NewMetrics(a.reg), Spans: spans,
 	}, dispatcher.Config{Concurrency: a.cfg.Dispatch.Concurrency, DoneTTL: a.cfg.Dedup.DoneTTL})
 	if err != nil {
 		return err
@@ -321,6 +327,28 @@ func (a *App) foreignSchemas() (*schema.Foreign, error) {
 	return schema.NewForeign(a.guardedClient(), a.log, schema.ForeignConfig{
 		Hosts: hosts, MaxEntries: a.cfg.Schemas.MaxEntries, MaxBytes: int64(a.cfg.Schemas.MaxBytes),
 	})
+}
+
+// spans returns what exports spans, nil if nothing does. It sends what is left when
+// everything else has stopped.
+func (a *App) spans(ctx context.Context) (*telemetry.Spans, error) {
+	if a.cfg.OTLPEndpoint == "" {
+		return nil, nil
+	}
+	spans, err := telemetry.NewSpans(ctx, a.cfg.OTLPEndpoint, a.Version)
+	if err != nil {
+		return nil, err
+	}
+	a.add("spans", func(ctx context.Context) error {
+		<-ctx.Done()
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := spans.Close(last); err != nil {
+			a.log.Warn("the last spans were not exported", "err", err)
+		}
+		return nil
+	}, nil)
+	return spans, nil
 }
 
 // guardedClient returns a client for URLs that users gave: it connects to no

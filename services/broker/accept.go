@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/posthornhq/posthorn/pkg/dedup"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
@@ -23,13 +26,32 @@ import (
 //
 // What the platform knows itself (ID, time of receipt) is set here.
 func (b *Broker) Accept(ctx context.Context, ev event.Event, key string) (event.Receipt, error) {
+	end := b.span(ctx, &ev)
 	r, err := b.accept(ctx, &ev, key)
+	end(err)
 	if err != nil {
 		b.reject(ctx, &ev, err)
 		return r, err
 	}
 	b.Metrics.accepted(&ev, r.Duplicate)
 	return r, nil
+}
+
+// span begins the span of accepting an event. What follows belongs to it.
+func (b *Broker) span(ctx context.Context, ev *event.Event) (end func(error)) {
+	if b.Spans == nil {
+		return func(error) {}
+	}
+	begun, parent := time.Now(), ev.TraceParent
+	ev.TraceParent = b.Spans.Enter(parent)
+	return func(err error) {
+		b.Spans.Record(ctx, &telemetry.Span{
+			Name: "accept " + ev.Type, Parent: parent, Own: ev.TraceParent, Begun: begun, Ended: time.Now(), Kind: trace.SpanKindServer, Err: err,
+			Attributes: []attribute.KeyValue{
+				attribute.String("posthorn.event", ev.ID), attribute.String("posthorn.source", ev.Source), attribute.String("posthorn.context", ev.Context),
+			},
+		})
+	}
 }
 
 func (b *Broker) accept(ctx context.Context, ev *event.Event, key string) (event.Receipt, error) {

@@ -18,6 +18,8 @@ func (b *Broker) AcceptAll(ctx context.Context, batch []event.Publish) []event.R
 	repeats := map[int]int{}            // indexes of events that are there twice, to those of the first
 	for i := range batch {
 		ev := &batch[i].Event
+		end := b.span(ctx, ev)
+		defer func() { end(results[i].Err) }() // when all of the batch is answered
 		ok, err := b.begin(ctx, ev, batch[i].Key, &keys[i], first, &results[i].Receipt)
 		before, again := first[keys[i]]
 		switch {

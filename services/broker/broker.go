@@ -13,6 +13,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/source"
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/subscription"
+	"github.com/posthornhq/posthorn/pkg/telemetry"
 )
 
 // Schemas validates data against the newest schema of a type. It is satisfied
@@ -46,6 +47,8 @@ type Deps struct {
 	Catalog Catalog
 	Log     *slog.Logger
 	Metrics *Metrics
+	// Spans exports what accepting takes. May be nil.
+	Spans *telemetry.Spans
 }
 
 // A Broker accepts and routes events. It is safe for concurrent use.

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/dedup"
 	"github.com/posthornhq/posthorn/pkg/destination"
@@ -66,6 +69,8 @@ type Deps struct {
 	Disable func(ctx context.Context, name string) error
 	Log     *slog.Logger
 	Metrics *Metrics
+	// Spans exports what attempts take. May be nil.
+	Spans *telemetry.Spans
 }
 
 // A Dispatcher makes attempts at deliveries.
@@ -215,11 +220,19 @@ func (d *Dispatcher) attempt(ctx context.Context, dest destination.Destination, 
 	now := time.Now()
 	sendCtx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
+	own := telemetry.Child(lease.TraceParent())
 	d.Metrics.inFlight.Inc()
-	res := dest.Send(sendCtx, &destination.Message{
-		Event: ev, Delivery: dl, TraceParent: telemetry.Child(lease.TraceParent()), Now: now,
-	})
+	res := dest.Send(sendCtx, &destination.Message{Event: ev, Delivery: dl, TraceParent: own, Now: now})
 	d.Metrics.inFlight.Dec()
+	if d.Spans != nil {
+		d.Spans.Record(ctx, &telemetry.Span{
+			Name: "deliver " + dl.Subscription, Parent: lease.TraceParent(), Own: own, Begun: now, Ended: now.Add(res.Latency), Kind: trace.SpanKindClient, Err: res.Err,
+			Attributes: []attribute.KeyValue{
+				attribute.String("posthorn.event", ev.ID), attribute.String("posthorn.subscription", dl.Subscription),
+				attribute.Int("posthorn.attempt", dl.Attempt), attribute.Int("http.response.status_code", res.Status),
+			},
+		})
+	}
 	a := &event.Attempt{
 		Event: ev.ID, Type: ev.Type, Subscription: dl.Subscription, Round: dl.Round, Number: dl.Attempt,
 		Outcome: res.Outcome(p.Retryable), Destination: dest.String(), Status: res.Status, ErrorClass: res.ErrorClass,

@@ -109,7 +109,11 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, src *source.Sourc
 	if len(batch.Events) > g.cfg.MaxBatch {
 		return batch, errs.New(errs.TooLarge, "the request has %d events, at most %d are taken at once", len(batch.Events), g.cfg.MaxBatch).Because("too-large")
 	}
-	traceparent, tracestate := telemetry.Extract(r.Header)
+	// Without one of the publisher's own, the broker begins a trace.
+	var traceparent, tracestate string
+	if len(r.Header["Traceparent"]) > 0 {
+		traceparent, tracestate = telemetry.Extract(r.Header)
+	}
 	correlation := g.correlation(r, now)
 	for i := range batch.Events {
 		ev := &batch.Events[i].Event
