@@ -96,7 +96,7 @@ type DeadLetter struct {
 	Priority     Priority  `json:"priority,omitempty"`
 	Round        int       `json:"round"`
 	Attempts     int       `json:"attempts"`
-	Reason       string    `json:"reason"` // refused, exhausted, expired, gone, max-deliveries, missing, no-subscription
+	Reason       string    `json:"reason"` // refused, exhausted, gone, max-deliveries, missing, no-subscription
 	Detail       string    `json:"detail,omitempty"`
 	Status       int       `json:"status,omitempty"` // of the last attempt
 	At           time.Time `json:"at"`

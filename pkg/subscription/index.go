@@ -2,6 +2,7 @@ package subscription
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,19 @@ func (x *Index) Get(name string) *Subscription {
 
 // Len returns how many subscriptions there are, with the disabled ones.
 func (x *Index) Len() int { return x.state.Load().byName.Len() }
+
+// All returns the subscriptions as they are now, with the disabled ones, in no
+// particular order.
+func (x *Index) All() iter.Seq[*Subscription] {
+	byName := x.state.Load().byName
+	return func(yield func(*Subscription) bool) {
+		for _, s := range byName.All() {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
 
 // Match appends the subscriptions that want e to dst, each once and in no
 // particular order, and returns the longer slice. It looks at context, direction,

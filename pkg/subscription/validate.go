@@ -100,12 +100,14 @@ func validFilter(spec *posthornv1.Subscription) error {
 	return nil
 }
 
-// validPace refuses what would be promised and not kept: order and rates need a
-// lane for the subscription alone.
+// validPace refuses what would be promised and not kept: order, rates and pauses
+// need a lane for the subscription alone.
 func validPace(spec *posthornv1.Subscription) error {
 	switch rate := spec.GetRatePerSecond(); {
 	case spec.GetOrdered():
 		return errs.Field("ordered", "ordered delivery is not available in this version; leave it out")
+	case spec.GetPaused():
+		return errs.Field("paused", "pausing is not available in this version; leave it out, or disable the subscription, which drops what is queued for it")
 	case rate > 0:
 		return errs.Field("ratePerSecond", "rate limits are not available in this version; leave it out, or use maxInFlight")
 	case rate != 0: // NaN, too

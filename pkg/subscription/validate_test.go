@@ -21,7 +21,7 @@ func TestWhatIsAsItShouldBeIsValid(t *testing.T) {
 			"context":"testing","filter":"data.total > 100.0",
 			"destination":{"webhook":{"url":"https://erp.example:8443/hooks?a=b","headers":{"X-Env":"prod","Authorization":"Bearer x","User-Agent":"u"},
 			"format":"CLOUDEVENTS_BINARY","expectedStatus":204,"disableOnGone":true}},
-			"policy":"default","priority":"HIGH","ordered":false,"maxInFlight":64,"ratePerSecond":0,"paused":true,
+			"policy":"default","priority":"HIGH","ordered":false,"maxInFlight":64,"ratePerSecond":0,"paused":false,
 			"secrets":["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw","12345678"]}`},
 		{"an address", `{"name":"s","types":["a"],"destination":{"webhook":{"url":"http://[::1]:80"}}}`},
 	}

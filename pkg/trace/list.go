@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
@@ -112,13 +113,17 @@ func (t *Tracer) page(ctx context.Context, q *Query, keep func(*Summary) bool, b
 		if s, ok := summarize(m); ok && keep(&s) {
 			out = append(out, s)
 		}
-		return len(out) < q.Limit, nil
+		return len(out) <= q.Limit, nil // one more, to know whether there is one
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("trace: list events: %w", err)
 	}
 	if past {
 		next = 0
+	}
+	if len(out) > q.Limit {
+		out = out[:q.Limit]
+		next = out[q.Limit-1].Sequence
 	}
 	return out, next, nil
 }
@@ -134,8 +139,8 @@ func summarize(m *jetstream.RawStreamMsg) (Summary, bool) {
 	}, true
 }
 
-// statuses fills in what became of the events of a page, from one read of the
-// records since the oldest.
+// statuses fills in what became of the events of a page, from one read each of
+// the records, the queue and the dead letters since the oldest.
 func (t *Tracer) statuses(ctx context.Context, page []Summary) error {
 	if len(page) == 0 {
 		return nil
@@ -152,6 +157,16 @@ func (t *Tracer) statuses(ctx context.Context, page []Summary) error {
 	}); err != nil {
 		return err
 	}
+	if err := t.eachQueued(ctx, since, func(id string, d delivery, _ time.Time) {
+		if s := known[id]; s != nil {
+			s.queued(d)
+		}
+	}); err != nil {
+		return err
+	}
+	if err := t.buried(ctx, since, known); err != nil {
+		return err
+	}
 	consumer, err := t.js.Consumer(ctx, topology.StreamEvents, topology.ConsumerRouter)
 	if err != nil {
 		return fmt.Errorf("trace: look at the router: %w", err)
@@ -162,6 +177,28 @@ func (t *Tracer) statuses(ctx context.Context, page []Summary) error {
 		if page[i].Status == Accepted && page[i].Sequence <= routed {
 			page[i].Status = Pending
 		}
+	}
+	return nil
+}
+
+// buried tells the summaries of the dead letters since a time, at most lookFor of them.
+func (t *Tracer) buried(ctx context.Context, since time.Time, known map[string]*summary) error {
+	const batch = 1000
+	before := ""
+	for range lookFor / batch {
+		letters, next, err := t.letters.List(ctx, deadletter.Query{From: since, Before: before, Limit: batch})
+		if err != nil {
+			return err
+		}
+		for i := range letters {
+			if s := known[letters[i].Event]; s != nil {
+				s.dead(delivery{letters[i].Subscription, letters[i].Round})
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		before = next
 	}
 	return nil
 }

@@ -155,13 +155,21 @@ func (t *Tracer) stored(ctx context.Context, ev *event.Event) (seq uint64, at ti
 // queued returns an event's deliveries that are in the queue.
 func (t *Tracer) queued(ctx context.Context, ev *event.Event) (map[delivery]time.Time, error) {
 	out := map[delivery]time.Time{}
+	err := t.eachQueued(ctx, ev.Received.Add(-skew), func(id string, d delivery, at time.Time) {
+		if id == ev.ID {
+			out[d] = at
+		}
+	})
+	return out, err
+}
+
+// eachQueued calls f with the event and the time of each delivery that was
+// queued since a time and still is, at most lookFor of them.
+func (t *Tracer) eachQueued(ctx context.Context, since time.Time, f func(id string, d delivery, at time.Time)) error {
 	n := 0
-	err := stream.Each(ctx, t.js, topology.StreamDeliveries, topology.LiveDeliveries, ev.Received.Add(-skew), 500, func(m *jetstream.RawStreamMsg) error {
+	err := stream.Each(ctx, t.js, topology.StreamDeliveries, topology.LiveDeliveries, since, 500, func(m *jetstream.RawStreamMsg) error {
 		if n++; n > lookFor {
 			return errFound
-		}
-		if string(m.Data) != ev.ID {
-			return nil
 		}
 		_, _, sub, ok := topology.ParseDeliverySubject(m.Subject)
 		if !ok {
@@ -171,13 +179,13 @@ func (t *Tracer) queued(ctx context.Context, ev *event.Event) (map[delivery]time
 		if v, err := strconv.Atoi(m.Header.Get(topology.HeaderRound)); err == nil {
 			round = v
 		}
-		out[delivery{sub, round}] = m.Time
+		f(string(m.Data), delivery{sub, round}, m.Time)
 		return nil
 	})
 	if err != nil && !errors.Is(err, errFound) {
-		return nil, fmt.Errorf("trace: look for %s in the queue: %w", ev.ID, err)
+		return fmt.Errorf("trace: look into the queue: %w", err)
 	}
-	return out, nil
+	return nil
 }
 
 type delivery struct {

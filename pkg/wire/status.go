@@ -139,7 +139,8 @@ func kindOf(c codes.Code) errs.Kind {
 
 // Refusal returns err as one answer of many.
 func Refusal(err error) *posthornv1.Refusal {
-	r := &posthornv1.Refusal{Code: int32(Code(errs.KindOf(err))), Message: errs.MessageOf(err)}
+	kind := errs.KindOf(err)
+	r := &posthornv1.Refusal{Code: int32(Code(kind)), Message: errs.MessageOf(err), Reason: errs.ReasonOf(err), Kind: int32(kind)}
 	for _, v := range errs.ViolationsOf(err) {
 		r.Violations = append(r.Violations, &posthornv1.Violation{Field: v.Field, Description: v.Description})
 	}
@@ -149,6 +150,10 @@ func Refusal(err error) *posthornv1.Refusal {
 // RefusalError is the inverse of [Refusal].
 func RefusalError(r *posthornv1.Refusal) error {
 	e := errs.New(kindOf(codes.Code(r.GetCode())), "%s", r.GetMessage())
+	if k := r.GetKind(); k > 0 && k < 256 {
+		e.Kind = errs.Kind(k)
+	}
+	e.Reason = r.GetReason()
 	for _, v := range r.GetViolations() {
 		e.Violations = append(e.Violations, event.Violation{Field: v.GetField(), Description: v.GetDescription()})
 	}

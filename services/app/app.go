@@ -41,8 +41,8 @@ type App struct {
 
 	// Facts is what a person who starts the process wants to know.
 	Facts Facts
-	// Version is what Ping says of this program.
-	Version string
+	// version is what Ping and the spans say of this program.
+	version string
 }
 
 // Facts is what a person who starts the process wants to know.
@@ -65,10 +65,10 @@ type part struct {
 	ready <-chan struct{}
 }
 
-// New builds the platform that cfg describes. It does nothing for others until
+// New builds the platform that cfg describes, of a version of the program. It does nothing for others until
 // [App.Run]; close it with [App.Close] if that is not called.
-func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error) {
-	a := &App{cfg: cfg, log: log, reg: telemetry.NewRegistry(), health: &telemetry.Health{}, ready: make(chan struct{})}
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (*App, error) {
+	a := &App{version: version, cfg: cfg, log: log, reg: telemetry.NewRegistry(), health: &telemetry.Health{}, ready: make(chan struct{})}
 	if err := a.build(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(context.WithoutCancel(ctx), false))
 	}

@@ -335,7 +335,7 @@ func (a *App) spans(ctx context.Context) (*telemetry.Spans, error) {
 	if a.cfg.OTLPEndpoint == "" {
 		return nil, nil
 	}
-	spans, err := telemetry.NewSpans(ctx, a.cfg.OTLPEndpoint, a.Version)
+	spans, err := telemetry.NewSpans(ctx, a.cfg.OTLPEndpoint, a.version)
 	if err != nil {
 		return nil, err
 	}
@@ -465,7 +465,7 @@ func (a *App) tellVersion(publish api.Broker) func(context.Context, *posthornv1.
 
 // status is what Ping answers with.
 func (a *App) status(ctx context.Context) (map[string]error, string) {
-	return a.health.Ready(ctx), a.Version
+	return a.health.Ready(ctx), a.version
 }
 
 func callerName(ctx context.Context) string {

@@ -35,6 +35,7 @@ type Catalog interface {
 	Subscription(name string) (*subscription.Subscription, bool)
 	Policy(name string) *policy.Policy
 	Policies() []*policy.Policy
+	Subscriptions() *subscription.Index
 }
 
 // Config holds what operators may tune. The zero value is usable.
@@ -102,17 +103,21 @@ func (d *Dispatcher) CatalogChanged() {
 }
 
 // handle makes an attempt at a leased delivery and settles the lease. Where
-// something of ours fails, the lease runs out and the queue hands the delivery
-// out again.
-func (d *Dispatcher) handle(ctx context.Context, lease *queue.Lease) {
+// something of ours fails, it holds the lease until that works again or running
+// is done; then the lease runs out, and the queue hands the delivery out again.
+func (d *Dispatcher) handle(running context.Context, lease *queue.Lease) {
+	// An attempt outlives the signal that stops the lane: cutting it short would
+	// make every deploy a burst of retries. Its own timeout bounds it.
+	ctx := context.WithoutCancel(running)
 	dl := lease.Delivery()
 	log := d.Log.With("event", dl.Event, "subscription", dl.Subscription, "round", dl.Round, "attempt", dl.Attempt)
 	p := d.Catalog.Policy(dl.Policy)
 
-	mine, err := d.claim(ctx, lease, p)
-	if err != nil {
-		log.Error("the delivery waits, because it could not be claimed", "err", err)
-		d.retry(lease, ourRetry, log)
+	var mine bool
+	if !hold(running, lease, p, log.With("for", "its claim"), func() (err error) {
+		mine, err = d.claim(ctx, lease, p)
+		return err
+	}) {
 		return
 	}
 	if !mine {
@@ -122,14 +127,18 @@ func (d *Dispatcher) handle(ctx context.Context, lease *queue.Lease) {
 		}
 		return
 	}
-	ev, err := d.Events.Get(ctx, dl.Event)
-	if errs.KindOf(err) == errs.NotFound {
-		d.bury(ctx, lease, letter(dl, nil, "missing", errs.MessageOf(err)), log)
+	var ev *event.Event
+	var missing error
+	if !hold(running, lease, p, log.With("for", "its event"), func() (err error) {
+		if ev, err = d.Events.Get(ctx, dl.Event); errs.KindOf(err) == errs.NotFound {
+			missing, err = err, nil
+		}
+		return err
+	}) {
 		return
 	}
-	if err != nil {
-		log.Error("the delivery waits, because its event could not be read", "err", err)
-		d.retry(lease, ourRetry, log)
+	if missing != nil {
+		d.bury(ctx, lease, letter(dl, nil, "missing", errs.MessageOf(missing)), log)
 		return
 	}
 	sub, ok := d.Catalog.Subscription(dl.Subscription)
@@ -142,17 +151,45 @@ func (d *Dispatcher) handle(ctx context.Context, lease *queue.Lease) {
 		d.bury(ctx, lease, letter(dl, ev, "refused", "the subscription's destination cannot be used: "+err.Error()), log)
 		return
 	}
-	if !target.enter(ctx, sub.MaxInFlight, p.AckWait()/2, lease) {
+	if !target.enter(running, sub.MaxInFlight, p.AckWait()/2, lease) {
 		return // on the way down; the lease runs out
 	}
 	a, res := d.attempt(ctx, target.dest, ev, lease, p)
 	target.leave()
-	d.settle(ctx, lease, ev, a, res, log)
+	d.settle(running, lease, p, ev, a, res, log)
 }
 
-// ourRetry is the wait after a failure of the platform's own. It uses up a try,
-// as everything does that the queue hands out again.
-const ourRetry = 5 * time.Second
+const (
+	// The pauses of hold between two tries.
+	holdFrom, holdTo = 100 * time.Millisecond, 5 * time.Second
+	// holdShare is the share of the AckWait that a pause may take.
+	holdShare = 3
+)
+
+// hold tries f until it succeeds, and keeps the lease alive meanwhile: to hand
+// the delivery back would use up one of the subscriber's tries for a failure of
+// ours. It reports false when running is done first.
+func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log *slog.Logger, f func() error) bool {
+	pause := holdFrom
+	for {
+		err := f()
+		if err == nil {
+			return true
+		}
+		if pause == holdFrom {
+			log.Error("the delivery waits", "err", err)
+		}
+		select {
+		case <-running.Done():
+			return false
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, holdTo, p.AckWait()/holdShare)
+		if err := lease.Extend(); err != nil {
+			log.Warn("the lease was not extended", "err", err)
+		}
+	}
+}
 
 // claim reports whether this lease is the one that may deliver (see ADR 4).
 func (d *Dispatcher) claim(ctx context.Context, lease *queue.Lease, p *policy.Policy) (bool, error) {
@@ -255,16 +292,19 @@ func (d *Dispatcher) attempt(ctx context.Context, dest destination.Destination, 
 // settle records the attempt and then ends the lease with what it taught. It
 // runs under no attempt's time limit: an attempt that used up its time happened
 // all the same.
-func (d *Dispatcher) settle(ctx context.Context, lease *queue.Lease, ev *event.Event, a *event.Attempt, res destination.Result, log *slog.Logger) {
+func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *policy.Policy, ev *event.Event, a *event.Attempt, res destination.Result, log *slog.Logger) {
+	ctx := context.WithoutCancel(running)
 	dl := lease.Delivery()
 	record, err := d.Ledger.Record(a)
 	if err != nil {
 		log.Error("the attempt was not recorded", "err", err)
 		return
 	}
-	if a.Outcome == event.Delivered {
-		// Side by side with the record: what must come before the lease's end is both.
-		err = d.Claims.Done(ctx, claimKey(dl), strconv.FormatUint(dl.Sequence, 10), d.cfg.DoneTTL)
+	// Side by side with the record: what must come before the lease's end is both.
+	if a.Outcome == event.Delivered && !hold(running, lease, p, log.With("for", "the mark that it is done"), func() error {
+		return d.Claims.Done(ctx, claimKey(dl), strconv.FormatUint(dl.Sequence, 10), d.cfg.DoneTTL)
+	}) {
+		err = errors.New("the claims were out of reach")
 	}
 	if _, rErr := record.Wait(ctx); err == nil {
 		err = rErr

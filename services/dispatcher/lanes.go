@@ -65,6 +65,15 @@ func (d *Dispatcher) reconcile(ctx context.Context, lanes map[laneKey]*running, 
 			wanted[laneKey{p.Name, prio}] = p
 		}
 	}
+	// A subscription can name a policy that is not there: one that does not
+	// compile, or that somebody deleted behind the Master API's back.
+	for s := range d.Catalog.Subscriptions().All() {
+		for _, prio := range event.Priorities() {
+			if key := (laneKey{s.Policy, prio}); wanted[key] == nil {
+				wanted[key] = d.Catalog.Policy(s.Policy)
+			}
+		}
+	}
 	there, err := d.Queue.Lanes(ctx)
 	if err != nil {
 		return err
@@ -129,12 +138,9 @@ func (d *Dispatcher) ensure(ctx context.Context, key laneKey, p *policy.Policy, 
 // lane hands out a lane's leases until ctx is done. If the lane's consumer is
 // deleted under it, it is made again.
 func (d *Dispatcher) lane(ctx context.Context, key laneKey) {
-	// An attempt outlives the signal that stops the lane: cutting it short would
-	// make every deploy a burst of retries. Its own timeout bounds it.
-	attempts := context.WithoutCancel(ctx)
 	for {
 		err := d.Queue.Consume(ctx, key.policy, key.priority, d.cfg.Concurrency, func(l *queue.Lease) {
-			d.handle(attempts, l)
+			d.handle(ctx, l)
 		})
 		if ctx.Err() != nil {
 			return

@@ -284,6 +284,8 @@ func (c *catalog) Policy(name string) *policy.Policy {
 	return c.policies[policy.DefaultName]
 }
 
+func (c *catalog) Subscriptions() *subscription.Index { return c.index }
+
 func (c *catalog) Policies() (all []*policy.Policy) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -21,6 +22,9 @@ type advisory struct {
 	StreamSeq  uint64 `json:"stream_seq"`
 	Deliveries int    `json:"deliveries"`
 }
+
+// ourRetry is the wait before an advisory comes again that was not dealt with.
+const ourRetry = 5 * time.Second
 
 // Bury turns deliveries that died with their dispatcher on the last try into
 // dead letters, until ctx is done: the server keeps their messages, but hands

@@ -76,11 +76,10 @@ second signal ends it at once; what was answered is safe then, too.`,
 }
 
 func (a *app) serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	p, err := platform.New(ctx, cfg, log)
+	p, err := platform.New(ctx, cfg, log, buildVersion())
 	if err != nil {
 		return err
 	}
-	p.Version = buildVersion()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -2886,7 +2886,7 @@ type DeadLetter struct {
 	Policy       string                 `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
 	Round        int32                  `protobuf:"varint,6,opt,name=round,proto3" json:"round,omitempty"`
 	Attempts     int32                  `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// In one word: refused, exhausted, expired, max-deliveries, gone, missing.
+	// In one word: refused, exhausted, max-deliveries, gone, missing, no-subscription.
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	Detail string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Of the last attempt; 0 when there was no answer.

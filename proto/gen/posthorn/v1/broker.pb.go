@@ -594,9 +594,13 @@ func (*PublishResponse_Refusal) isPublishResponse_Result() {}
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A gRPC status code (google.rpc.Code).
-	Code          int32        `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	Message       string       `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Violations    []*Violation `protobuf:"bytes,3,rep,name=violations,proto3" json:"violations,omitempty"`
+	Code       int32        `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message    string       `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Violations []*Violation `protobuf:"bytes,3,rep,name=violations,proto3" json:"violations,omitempty"`
+	// As in the ErrorInfo of a status: what the code alone does not tell.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The kind of the error, of more grain than code; 0 when unset.
+	Kind          int32 `protobuf:"varint,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -650,6 +654,20 @@ func (x *Refusal) GetViolations() []*Violation {
 		return x.Violations
 	}
 	return nil
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Refusal) GetKind() int32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
 }
 
 // A Violation is one thing that is wrong with a request.
@@ -794,13 +812,15 @@ const file_posthorn_v1_broker_proto_rawDesc = "" +
 	"\x0fPublishResponse\x120\n" +
 	"\areceipt\x18\x01 \x01(\v2\x14.posthorn.v1.ReceiptH\x00R\areceipt\x120\n" +
 	"\arefusal\x18\x02 \x01(\v2\x14.posthorn.v1.RefusalH\x00R\arefusalB\b\n" +
-	"\x06result\"o\n" +
+	"\x06result\"\x9b\x01\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x126\n" +
 	"\n" +
 	"violations\x18\x03 \x03(\v2\x16.posthorn.v1.ViolationR\n" +
-	"violations\"C\n" +
+	"violations\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\x05R\x04kind\"C\n" +
 	"\tViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription2\xa3\x04\n" +
