@@ -154,6 +154,9 @@ func (b *Broker) complete(ev *event.Event) error {
 	if len(ev.Data) > b.Store.MaxBytes() {
 		return errs.New(errs.TooLarge, "the event's data has %d bytes; the limit is %d", len(ev.Data), b.Store.MaxBytes()).Because("too-large")
 	}
+	if err := validDepth(ev); err != nil {
+		return err
+	}
 	for _, f := range [...]struct{ name, value string }{
 		{"source", ev.Source}, {"tenant", ev.Tenant}, {"subject", ev.Subject}, {"dataContentType", ev.DataContentType},
 		{"dataSchema", ev.DataSchema}, {"externalId", ev.ExternalID}, {"externalSource", ev.ExternalSource},
