@@ -104,7 +104,11 @@ func validFilter(spec *posthornv1.Subscription) error {
 // need a lane for the subscription alone.
 func validPace(spec *posthornv1.Subscription) error {
 	switch rate := spec.GetRatePerSecond(); {
-	case spec.GetOrdered():
+	case spec.GetTransform() != "":
+		return errs.Field("transform", "transformations are not available in this version; leave it out")
+	case spec.GetDestination().GetWebhook().GetAuth() != nil:
+		return errs.Field("destination.webhook.auth", "is not available in this version; use destination.webhook.headers")
+	case spec.GetOrdered() || spec.GetOrderingKey() != "" || spec.GetOnExhausted() != 0:
 		return errs.Field("ordered", "ordered delivery is not available in this version; leave it out")
 	case spec.GetPaused():
 		return errs.Field("paused", "pausing is not available in this version; leave it out, or disable the subscription, which drops what is queued for it")
@@ -146,10 +150,16 @@ func validSecrets(spec *posthornv1.Subscription) error {
 }
 
 func validDestination(spec *posthornv1.Subscription) error {
-	w := spec.GetDestination().GetWebhook()
-	if w == nil {
-		return errs.Field("destination", "is required; give destination.webhook.url")
+	switch kind := spec.GetDestination().GetKind().(type) {
+	case *posthornv1.Destination_Webhook:
+		return validWebhook(kind.Webhook)
+	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Nats, *posthornv1.Destination_Pull:
+		return errs.Field("destination", "this kind is not available in this version; give destination.webhook.url")
 	}
+	return errs.Field("destination", "is required; give destination.webhook.url")
+}
+
+func validWebhook(w *posthornv1.Webhook) error {
 	if err := validURL(w.GetUrl()); err != nil {
 		return err
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/dedup"
-	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/destination/webhook"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
@@ -30,7 +29,6 @@ import (
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/stream"
-	"github.com/posthornhq/posthorn/pkg/subscription"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	"github.com/posthornhq/posthorn/pkg/trace"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -291,9 +289,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
 		Events: s.events, Queue: q, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
-		Open: func(sub *subscription.Subscription) (destination.Destination, error) {
-			return webhook.New(client, sub.Spec.GetDestination().GetWebhook(), sub.Name, sub.Secrets)
-		},
+		Open: (&opener{webhooks: client}).open,
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},

@@ -364,6 +364,57 @@ func (Subscription_Priority) EnumDescriptor() ([]byte, []int) {
 	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 0}
 }
 
+type Subscription_OnExhausted int32
+
+const (
+	Subscription_ON_EXHAUSTED_UNSPECIFIED Subscription_OnExhausted = 0
+	// It becomes a dead letter, and the next one is tried. The default.
+	Subscription_DEAD_LETTER Subscription_OnExhausted = 1
+	// It is tried until it succeeds; all behind it wait.
+	Subscription_BLOCK Subscription_OnExhausted = 2
+)
+
+// Enum value maps for Subscription_OnExhausted.
+var (
+	Subscription_OnExhausted_name = map[int32]string{
+		0: "ON_EXHAUSTED_UNSPECIFIED",
+		1: "DEAD_LETTER",
+		2: "BLOCK",
+	}
+	Subscription_OnExhausted_value = map[string]int32{
+		"ON_EXHAUSTED_UNSPECIFIED": 0,
+		"DEAD_LETTER":              1,
+		"BLOCK":                    2,
+	}
+)
+
+func (x Subscription_OnExhausted) Enum() *Subscription_OnExhausted {
+	p := new(Subscription_OnExhausted)
+	*p = x
+	return p
+}
+
+func (x Subscription_OnExhausted) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Subscription_OnExhausted) Descriptor() protoreflect.EnumDescriptor {
+	return file_posthorn_v1_config_proto_enumTypes[6].Descriptor()
+}
+
+func (Subscription_OnExhausted) Type() protoreflect.EnumType {
+	return &file_posthorn_v1_config_proto_enumTypes[6]
+}
+
+func (x Subscription_OnExhausted) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Subscription_OnExhausted.Descriptor instead.
+func (Subscription_OnExhausted) EnumDescriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 1}
+}
+
 type Webhook_Format int32
 
 const (
@@ -403,11 +454,11 @@ func (x Webhook_Format) String() string {
 }
 
 func (Webhook_Format) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[6].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[7].Descriptor()
 }
 
 func (Webhook_Format) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[6]
+	return &file_posthorn_v1_config_proto_enumTypes[7]
 }
 
 func (x Webhook_Format) Number() protoreflect.EnumNumber {
@@ -416,7 +467,7 @@ func (x Webhook_Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Webhook_Format.Descriptor instead.
 func (Webhook_Format) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type Interceptor_Location int32
@@ -464,11 +515,11 @@ func (x Interceptor_Location) String() string {
 }
 
 func (Interceptor_Location) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[7].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[8].Descriptor()
 }
 
 func (Interceptor_Location) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[7]
+	return &file_posthorn_v1_config_proto_enumTypes[8]
 }
 
 func (x Interceptor_Location) Number() protoreflect.EnumNumber {
@@ -477,7 +528,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -513,11 +564,11 @@ func (x Interceptor_IpFilter_Mode) String() string {
 }
 
 func (Interceptor_IpFilter_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[8].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[9].Descriptor()
 }
 
 func (Interceptor_IpFilter_Mode) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[8]
+	return &file_posthorn_v1_config_proto_enumTypes[9]
 }
 
 func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
@@ -526,7 +577,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -568,11 +619,11 @@ func (x Backoff_Strategy) String() string {
 }
 
 func (Backoff_Strategy) Descriptor() protoreflect.EnumDescriptor {
-	return file_posthorn_v1_config_proto_enumTypes[9].Descriptor()
+	return file_posthorn_v1_config_proto_enumTypes[10].Descriptor()
 }
 
 func (Backoff_Strategy) Type() protoreflect.EnumType {
-	return &file_posthorn_v1_config_proto_enumTypes[9]
+	return &file_posthorn_v1_config_proto_enumTypes[10]
 }
 
 func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
@@ -581,7 +632,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -1385,9 +1436,16 @@ type Subscription struct {
 	Secrets []string `protobuf:"bytes,15,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	// Set by the platform when the endpoint answered 410 and destination.webhook.disable_on_gone
 	// is set; an edit with false enables it again.
-	Disabled      bool  `protobuf:"varint,16,opt,name=disabled,proto3" json:"disabled,omitempty"`
-	SecretCount   int32 `protobuf:"varint,17,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
-	Meta          *Meta `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	Disabled    bool  `protobuf:"varint,16,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	SecretCount int32 `protobuf:"varint,17,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
+	// A CEL expression over the event, as filter, whose value is a string. With
+	// ordered, only deliveries of the same key wait for each other.
+	OrderingKey string `protobuf:"bytes,18,opt,name=ordering_key,json=orderingKey,proto3" json:"ordering_key,omitempty"`
+	// What an ordered subscription does with a delivery that cannot succeed.
+	OnExhausted Subscription_OnExhausted `protobuf:"varint,19,opt,name=on_exhausted,json=onExhausted,proto3,enum=posthorn.v1.Subscription_OnExhausted" json:"on_exhausted,omitempty"`
+	// A jq program that makes the data that is sent from the data that is stored.
+	Transform     string `protobuf:"bytes,20,opt,name=transform,proto3" json:"transform,omitempty"`
+	Meta          *Meta  `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1541,6 +1599,27 @@ func (x *Subscription) GetSecretCount() int32 {
 	return 0
 }
 
+func (x *Subscription) GetOrderingKey() string {
+	if x != nil {
+		return x.OrderingKey
+	}
+	return ""
+}
+
+func (x *Subscription) GetOnExhausted() Subscription_OnExhausted {
+	if x != nil {
+		return x.OnExhausted
+	}
+	return Subscription_ON_EXHAUSTED_UNSPECIFIED
+}
+
+func (x *Subscription) GetTransform() string {
+	if x != nil {
+		return x.Transform
+	}
+	return ""
+}
+
 func (x *Subscription) GetMeta() *Meta {
 	if x != nil {
 		return x.Meta
@@ -1554,6 +1633,9 @@ type Destination struct {
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Destination_Webhook
+	//	*Destination_Amqp
+	//	*Destination_Nats
+	//	*Destination_Pull
 	Kind          isDestination_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1605,6 +1687,33 @@ func (x *Destination) GetWebhook() *Webhook {
 	return nil
 }
 
+func (x *Destination) GetAmqp() *Amqp {
+	if x != nil {
+		if x, ok := x.Kind.(*Destination_Amqp); ok {
+			return x.Amqp
+		}
+	}
+	return nil
+}
+
+func (x *Destination) GetNats() *Nats {
+	if x != nil {
+		if x, ok := x.Kind.(*Destination_Nats); ok {
+			return x.Nats
+		}
+	}
+	return nil
+}
+
+func (x *Destination) GetPull() *Pull {
+	if x != nil {
+		if x, ok := x.Kind.(*Destination_Pull); ok {
+			return x.Pull
+		}
+	}
+	return nil
+}
+
 type isDestination_Kind interface {
 	isDestination_Kind()
 }
@@ -1613,7 +1722,281 @@ type Destination_Webhook struct {
 	Webhook *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3,oneof"`
 }
 
+type Destination_Amqp struct {
+	Amqp *Amqp `protobuf:"bytes,2,opt,name=amqp,proto3,oneof"`
+}
+
+type Destination_Nats struct {
+	Nats *Nats `protobuf:"bytes,3,opt,name=nats,proto3,oneof"`
+}
+
+type Destination_Pull struct {
+	Pull *Pull `protobuf:"bytes,4,opt,name=pull,proto3,oneof"`
+}
+
 func (*Destination_Webhook) isDestination_Kind() {}
+
+func (*Destination_Amqp) isDestination_Kind() {}
+
+func (*Destination_Nats) isDestination_Kind() {}
+
+func (*Destination_Pull) isDestination_Kind() {}
+
+// Amqp is an exchange of an AMQP 0-9-1 broker (RabbitMQ). Messages are persistent,
+// mandatory and confirmed.
+type Amqp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// amqp:// or amqps://, without a password.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// In place of the URL's.
+	Username string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	// Write-only.
+	Password *string `protobuf:"bytes,3,opt,name=password,proto3,oneof" json:"password,omitempty"`
+	// Empty is the default exchange.
+	Exchange string `protobuf:"bytes,4,opt,name=exchange,proto3" json:"exchange,omitempty"`
+	// "{type}", "{tenant}", "{subject}" and "{context}" stand for the event's. Default
+	// "{type}".
+	RoutingKey    string            `protobuf:"bytes,5,opt,name=routing_key,json=routingKey,proto3" json:"routing_key,omitempty"`
+	Headers       map[string]string `protobuf:"bytes,6,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Amqp) Reset() {
+	*x = Amqp{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Amqp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Amqp) ProtoMessage() {}
+
+func (x *Amqp) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Amqp.ProtoReflect.Descriptor instead.
+func (*Amqp) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Amqp) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Amqp) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *Amqp) GetPassword() string {
+	if x != nil && x.Password != nil {
+		return *x.Password
+	}
+	return ""
+}
+
+func (x *Amqp) GetExchange() string {
+	if x != nil {
+		return x.Exchange
+	}
+	return ""
+}
+
+func (x *Amqp) GetRoutingKey() string {
+	if x != nil {
+		return x.RoutingKey
+	}
+	return ""
+}
+
+func (x *Amqp) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+// Nats is a subject of a NATS system.
+type Nats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// nats:// or tls://, without credentials; several with commas between them.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// "{type}", "{tenant}" and "{context}" stand for the event's, as subject tokens.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Publish to a stream of JetStream and wait for its acknowledgement. Otherwise
+	// an attempt has succeeded when the server has taken the message.
+	Jetstream bool `protobuf:"varint,3,opt,name=jetstream,proto3" json:"jetstream,omitempty"`
+	// CloudEvents NATS binding: CLOUDEVENTS_BINARY (the default),
+	// CLOUDEVENTS_STRUCTURED or RAW.
+	Format  Webhook_Format    `protobuf:"varint,4,opt,name=format,proto3,enum=posthorn.v1.Webhook_Format" json:"format,omitempty"`
+	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Write-only. One of them, if the server asks for any: the content of a .creds file,
+	// a token, or a user's password.
+	Credentials   *string `protobuf:"bytes,6,opt,name=credentials,proto3,oneof" json:"credentials,omitempty"`
+	Token         *string `protobuf:"bytes,7,opt,name=token,proto3,oneof" json:"token,omitempty"`
+	Username      string  `protobuf:"bytes,8,opt,name=username,proto3" json:"username,omitempty"`
+	Password      *string `protobuf:"bytes,9,opt,name=password,proto3,oneof" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Nats) Reset() {
+	*x = Nats{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Nats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Nats) ProtoMessage() {}
+
+func (x *Nats) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Nats.ProtoReflect.Descriptor instead.
+func (*Nats) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Nats) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Nats) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Nats) GetJetstream() bool {
+	if x != nil {
+		return x.Jetstream
+	}
+	return false
+}
+
+func (x *Nats) GetFormat() Webhook_Format {
+	if x != nil {
+		return x.Format
+	}
+	return Webhook_FORMAT_UNSPECIFIED
+}
+
+func (x *Nats) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Nats) GetCredentials() string {
+	if x != nil && x.Credentials != nil {
+		return *x.Credentials
+	}
+	return ""
+}
+
+func (x *Nats) GetToken() string {
+	if x != nil && x.Token != nil {
+		return *x.Token
+	}
+	return ""
+}
+
+func (x *Nats) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *Nats) GetPassword() string {
+	if x != nil && x.Password != nil {
+		return *x.Password
+	}
+	return ""
+}
+
+// Pull means that the subscriber fetches its deliveries (service Deliveries).
+type Pull struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a delivery that was fetched may stay unanswered before it is given to
+	// somebody else. Default 30s, at most 12h.
+	AckWait       *durationpb.Duration `protobuf:"bytes,1,opt,name=ack_wait,json=ackWait,proto3" json:"ack_wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pull) Reset() {
+	*x = Pull{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pull) ProtoMessage() {}
+
+func (x *Pull) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pull.ProtoReflect.Descriptor instead.
+func (*Pull) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Pull) GetAckWait() *durationpb.Duration {
+	if x != nil {
+		return x.AckWait
+	}
+	return nil
+}
 
 // A Webhook is an HTTP destination.
 type Webhook struct {
@@ -1631,14 +2014,16 @@ type Webhook struct {
 	JwtSignature *JwtSignature `protobuf:"bytes,6,opt,name=jwt_signature,json=jwtSignature,proto3" json:"jwt_signature,omitempty"`
 	// Asks the endpoint for its permission before the first delivery, as HTTP 1.1 Web
 	// Hooks for Event Delivery (CloudEvents) has it. Without it attempts fail.
-	Validation    *WebhookValidation `protobuf:"bytes,7,opt,name=validation,proto3" json:"validation,omitempty"`
+	Validation *WebhookValidation `protobuf:"bytes,7,opt,name=validation,proto3" json:"validation,omitempty"`
+	// How the platform shows the endpoint who it is, besides the signature.
+	Auth          *WebhookAuth `protobuf:"bytes,8,opt,name=auth,proto3" json:"auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +2035,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +2048,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -1715,6 +2100,130 @@ func (x *Webhook) GetValidation() *WebhookValidation {
 	return nil
 }
 
+func (x *Webhook) GetAuth() *WebhookAuth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+// WebhookAuth is what an endpoint asks its callers for.
+type WebhookAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*WebhookAuth_Bearer_
+	//	*WebhookAuth_Basic_
+	//	*WebhookAuth_Oauth2
+	Kind isWebhookAuth_Kind `protobuf_oneof:"kind"`
+	// A certificate (chain) and its key in PEM, for TLS; beside any of the kinds.
+	ClientCertificate string `protobuf:"bytes,4,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	// Write-only.
+	ClientKey     *string `protobuf:"bytes,5,opt,name=client_key,json=clientKey,proto3,oneof" json:"client_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebhookAuth) Reset() {
+	*x = WebhookAuth{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebhookAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebhookAuth) ProtoMessage() {}
+
+func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebhookAuth.ProtoReflect.Descriptor instead.
+func (*WebhookAuth) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WebhookAuth) GetKind() isWebhookAuth_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *WebhookAuth) GetBearer() *WebhookAuth_Bearer {
+	if x != nil {
+		if x, ok := x.Kind.(*WebhookAuth_Bearer_); ok {
+			return x.Bearer
+		}
+	}
+	return nil
+}
+
+func (x *WebhookAuth) GetBasic() *WebhookAuth_Basic {
+	if x != nil {
+		if x, ok := x.Kind.(*WebhookAuth_Basic_); ok {
+			return x.Basic
+		}
+	}
+	return nil
+}
+
+func (x *WebhookAuth) GetOauth2() *WebhookAuth_OAuth2 {
+	if x != nil {
+		if x, ok := x.Kind.(*WebhookAuth_Oauth2); ok {
+			return x.Oauth2
+		}
+	}
+	return nil
+}
+
+func (x *WebhookAuth) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
+func (x *WebhookAuth) GetClientKey() string {
+	if x != nil && x.ClientKey != nil {
+		return *x.ClientKey
+	}
+	return ""
+}
+
+type isWebhookAuth_Kind interface {
+	isWebhookAuth_Kind()
+}
+
+type WebhookAuth_Bearer_ struct {
+	Bearer *WebhookAuth_Bearer `protobuf:"bytes,1,opt,name=bearer,proto3,oneof"`
+}
+
+type WebhookAuth_Basic_ struct {
+	Basic *WebhookAuth_Basic `protobuf:"bytes,2,opt,name=basic,proto3,oneof"`
+}
+
+type WebhookAuth_Oauth2 struct {
+	Oauth2 *WebhookAuth_OAuth2 `protobuf:"bytes,3,opt,name=oauth2,proto3,oneof"`
+}
+
+func (*WebhookAuth_Bearer_) isWebhookAuth_Kind() {}
+
+func (*WebhookAuth_Basic_) isWebhookAuth_Kind() {}
+
+func (*WebhookAuth_Oauth2) isWebhookAuth_Kind() {}
+
 // WebhookValidation says who asks for permission to deliver.
 type WebhookValidation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1726,7 +2235,7 @@ type WebhookValidation struct {
 
 func (x *WebhookValidation) Reset() {
 	*x = WebhookValidation{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +2247,7 @@ func (x *WebhookValidation) String() string {
 func (*WebhookValidation) ProtoMessage() {}
 
 func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +2260,7 @@ func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookValidation.ProtoReflect.Descriptor instead.
 func (*WebhookValidation) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WebhookValidation) GetOrigin() string {
@@ -1775,7 +2284,7 @@ type JwtSignature struct {
 
 func (x *JwtSignature) Reset() {
 	*x = JwtSignature{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2296,7 @@ func (x *JwtSignature) String() string {
 func (*JwtSignature) ProtoMessage() {}
 
 func (x *JwtSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2309,7 @@ func (x *JwtSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtSignature.ProtoReflect.Descriptor instead.
 func (*JwtSignature) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *JwtSignature) GetHeader() string {
@@ -1835,7 +2344,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +2356,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +2369,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Policy) GetName() string {
@@ -1922,7 +2431,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2443,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2456,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -1982,7 +2491,7 @@ type Interceptor struct {
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2503,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2516,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -2171,7 +2680,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2692,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2705,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -2246,7 +2755,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2767,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2780,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -2328,7 +2837,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2849,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2923,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2935,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,6 +2979,182 @@ func (x *Authorization_Jwt) GetAlgorithms() []string {
 	return nil
 }
 
+type WebhookAuth_Bearer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Write-only.
+	Token         *string `protobuf:"bytes,1,opt,name=token,proto3,oneof" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebhookAuth_Bearer) Reset() {
+	*x = WebhookAuth_Bearer{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebhookAuth_Bearer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebhookAuth_Bearer) ProtoMessage() {}
+
+func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebhookAuth_Bearer.ProtoReflect.Descriptor instead.
+func (*WebhookAuth_Bearer) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
+}
+
+func (x *WebhookAuth_Bearer) GetToken() string {
+	if x != nil && x.Token != nil {
+		return *x.Token
+	}
+	return ""
+}
+
+type WebhookAuth_Basic struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Username string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// Write-only.
+	Password      *string `protobuf:"bytes,2,opt,name=password,proto3,oneof" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebhookAuth_Basic) Reset() {
+	*x = WebhookAuth_Basic{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebhookAuth_Basic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebhookAuth_Basic) ProtoMessage() {}
+
+func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebhookAuth_Basic.ProtoReflect.Descriptor instead.
+func (*WebhookAuth_Basic) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 1}
+}
+
+func (x *WebhookAuth_Basic) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *WebhookAuth_Basic) GetPassword() string {
+	if x != nil && x.Password != nil {
+		return *x.Password
+	}
+	return ""
+}
+
+// OAuth2 client credentials grant (RFC 6749, 4.4).
+type WebhookAuth_OAuth2 struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	TokenUrl string                 `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
+	ClientId string                 `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// Write-only.
+	ClientSecret  *string  `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3,oneof" json:"client_secret,omitempty"`
+	Scopes        []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	Audience      string   `protobuf:"bytes,5,opt,name=audience,proto3" json:"audience,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebhookAuth_OAuth2) Reset() {
+	*x = WebhookAuth_OAuth2{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebhookAuth_OAuth2) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebhookAuth_OAuth2) ProtoMessage() {}
+
+func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebhookAuth_OAuth2.ProtoReflect.Descriptor instead.
+func (*WebhookAuth_OAuth2) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 2}
+}
+
+func (x *WebhookAuth_OAuth2) GetTokenUrl() string {
+	if x != nil {
+		return x.TokenUrl
+	}
+	return ""
+}
+
+func (x *WebhookAuth_OAuth2) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *WebhookAuth_OAuth2) GetClientSecret() string {
+	if x != nil && x.ClientSecret != nil {
+		return *x.ClientSecret
+	}
+	return ""
+}
+
+func (x *WebhookAuth_OAuth2) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *WebhookAuth_OAuth2) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
 type Interceptor_AccessToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Location      Interceptor_Location   `protobuf:"varint,1,opt,name=location,proto3,enum=posthorn.v1.Interceptor_Location" json:"location,omitempty"`
@@ -2480,7 +3165,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +3177,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +3190,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -2532,7 +3217,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2544,7 +3229,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2557,7 +3242,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -2582,7 +3267,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +3279,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +3292,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -2622,7 +3307,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +3319,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +3332,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -2688,7 +3373,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +3385,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +3398,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -2747,7 +3432,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +3444,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +3457,7 @@ func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
 func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 5}
 }
 
 func (x *Interceptor_Hmac) GetHeader() string {
@@ -2835,7 +3520,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +3532,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +3545,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -2889,7 +3574,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3586,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +3599,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -3071,7 +3756,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x05codes\x18\x01 \x03(\tR\x05codes\x12\x1e\n" +
 	"\n" +
 	"categories\x18\x02 \x03(\tR\n" +
-	"categories\"\xb7\x05\n" +
+	"categories\"\x8b\a\n" +
 	"\fSubscription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -3090,7 +3775,10 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x06paused\x18\x0e \x01(\bR\x06paused\x12\x18\n" +
 	"\asecrets\x18\x0f \x03(\tR\asecrets\x12\x1a\n" +
 	"\bdisabled\x18\x10 \x01(\bR\bdisabled\x12!\n" +
-	"\fsecret_count\x18\x11 \x01(\x05R\vsecretCount\x12%\n" +
+	"\fsecret_count\x18\x11 \x01(\x05R\vsecretCount\x12!\n" +
+	"\fordering_key\x18\x12 \x01(\tR\vorderingKey\x12H\n" +
+	"\fon_exhausted\x18\x13 \x01(\x0e2%.posthorn.v1.Subscription.OnExhaustedR\vonExhausted\x12\x1c\n" +
+	"\ttransform\x18\x14 \x01(\tR\ttransform\x12%\n" +
 	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"C\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\b\n" +
@@ -3098,9 +3786,46 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\a\n" +
 	"\x03LOW\x10\x03\"G\n" +
+	"\vOnExhausted\x12\x1c\n" +
+	"\x18ON_EXHAUSTED_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vDEAD_LETTER\x10\x01\x12\t\n" +
+	"\x05BLOCK\x10\x02\"\xc2\x01\n" +
 	"\vDestination\x120\n" +
-	"\awebhook\x18\x01 \x01(\v2\x14.posthorn.v1.WebhookH\x00R\awebhookB\x06\n" +
-	"\x04kind\"\xf9\x03\n" +
+	"\awebhook\x18\x01 \x01(\v2\x14.posthorn.v1.WebhookH\x00R\awebhook\x12'\n" +
+	"\x04amqp\x18\x02 \x01(\v2\x11.posthorn.v1.AmqpH\x00R\x04amqp\x12'\n" +
+	"\x04nats\x18\x03 \x01(\v2\x11.posthorn.v1.NatsH\x00R\x04nats\x12'\n" +
+	"\x04pull\x18\x04 \x01(\v2\x11.posthorn.v1.PullH\x00R\x04pullB\x06\n" +
+	"\x04kind\"\x95\x02\n" +
+	"\x04Amqp\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\x03 \x01(\tH\x00R\bpassword\x88\x01\x01\x12\x1a\n" +
+	"\bexchange\x18\x04 \x01(\tR\bexchange\x12\x1f\n" +
+	"\vrouting_key\x18\x05 \x01(\tR\n" +
+	"routingKey\x128\n" +
+	"\aheaders\x18\x06 \x03(\v2\x1e.posthorn.v1.Amqp.HeadersEntryR\aheaders\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
+	"\t_password\"\xa1\x03\n" +
+	"\x04Nats\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x1c\n" +
+	"\tjetstream\x18\x03 \x01(\bR\tjetstream\x123\n" +
+	"\x06format\x18\x04 \x01(\x0e2\x1b.posthorn.v1.Webhook.FormatR\x06format\x128\n" +
+	"\aheaders\x18\x05 \x03(\v2\x1e.posthorn.v1.Nats.HeadersEntryR\aheaders\x12%\n" +
+	"\vcredentials\x18\x06 \x01(\tH\x00R\vcredentials\x88\x01\x01\x12\x19\n" +
+	"\x05token\x18\a \x01(\tH\x01R\x05token\x88\x01\x01\x12\x1a\n" +
+	"\busername\x18\b \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\t \x01(\tH\x02R\bpassword\x88\x01\x01\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
+	"\f_credentialsB\b\n" +
+	"\x06_tokenB\v\n" +
+	"\t_password\"<\n" +
+	"\x04Pull\x124\n" +
+	"\back_wait\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aackWait\"\xa7\x04\n" +
 	"\aWebhook\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12;\n" +
 	"\aheaders\x18\x02 \x03(\v2!.posthorn.v1.Webhook.HeadersEntryR\aheaders\x123\n" +
@@ -3110,7 +3835,8 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\rjwt_signature\x18\x06 \x01(\v2\x19.posthorn.v1.JwtSignatureR\fjwtSignature\x12>\n" +
 	"\n" +
 	"validation\x18\a \x01(\v2\x1e.posthorn.v1.WebhookValidationR\n" +
-	"validation\x1a:\n" +
+	"validation\x12,\n" +
+	"\x04auth\x18\b \x01(\v2\x18.posthorn.v1.WebhookAuthR\x04auth\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"]\n" +
@@ -3118,7 +3844,30 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CLOUDEVENTS_BINARY\x10\x01\x12\x1a\n" +
 	"\x16CLOUDEVENTS_STRUCTURED\x10\x02\x12\a\n" +
-	"\x03RAW\x10\x03\"+\n" +
+	"\x03RAW\x10\x03\"\xdc\x04\n" +
+	"\vWebhookAuth\x129\n" +
+	"\x06bearer\x18\x01 \x01(\v2\x1f.posthorn.v1.WebhookAuth.BearerH\x00R\x06bearer\x126\n" +
+	"\x05basic\x18\x02 \x01(\v2\x1e.posthorn.v1.WebhookAuth.BasicH\x00R\x05basic\x129\n" +
+	"\x06oauth2\x18\x03 \x01(\v2\x1f.posthorn.v1.WebhookAuth.OAuth2H\x00R\x06oauth2\x12-\n" +
+	"\x12client_certificate\x18\x04 \x01(\tR\x11clientCertificate\x12\"\n" +
+	"\n" +
+	"client_key\x18\x05 \x01(\tH\x01R\tclientKey\x88\x01\x01\x1a-\n" +
+	"\x06Bearer\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tH\x00R\x05token\x88\x01\x01B\b\n" +
+	"\x06_token\x1aQ\n" +
+	"\x05Basic\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\x02 \x01(\tH\x00R\bpassword\x88\x01\x01B\v\n" +
+	"\t_password\x1a\xb2\x01\n" +
+	"\x06OAuth2\x12\x1b\n" +
+	"\ttoken_url\x18\x01 \x01(\tR\btokenUrl\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12(\n" +
+	"\rclient_secret\x18\x03 \x01(\tH\x00R\fclientSecret\x88\x01\x01\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x1a\n" +
+	"\baudience\x18\x05 \x01(\tR\baudienceB\x10\n" +
+	"\x0e_client_secretB\x06\n" +
+	"\x04kindB\r\n" +
+	"\v_client_key\"+\n" +
 	"\x11WebhookValidation\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\tR\x06origin\">\n" +
 	"\fJwtSignature\x12\x16\n" +
@@ -3229,8 +3978,8 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_config_proto_rawDescData
 }
 
-var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -3238,102 +3987,124 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(HmacSettings_Algorithm)(0),     // 3: posthorn.v1.HmacSettings.Algorithm
 	(HmacSettings_Encoding)(0),      // 4: posthorn.v1.HmacSettings.Encoding
 	(Subscription_Priority)(0),      // 5: posthorn.v1.Subscription.Priority
-	(Webhook_Format)(0),             // 6: posthorn.v1.Webhook.Format
-	(Interceptor_Location)(0),       // 7: posthorn.v1.Interceptor.Location
-	(Interceptor_IpFilter_Mode)(0),  // 8: posthorn.v1.Interceptor.IpFilter.Mode
-	(Backoff_Strategy)(0),           // 9: posthorn.v1.Backoff.Strategy
-	(*Meta)(nil),                    // 10: posthorn.v1.Meta
-	(*Source)(nil),                  // 11: posthorn.v1.Source
-	(*HeaderSettings)(nil),          // 12: posthorn.v1.HeaderSettings
-	(*JsonFieldSettings)(nil),       // 13: posthorn.v1.JsonFieldSettings
-	(*TwilioSettings)(nil),          // 14: posthorn.v1.TwilioSettings
-	(*Authorization)(nil),           // 15: posthorn.v1.Authorization
-	(*HmacSettings)(nil),            // 16: posthorn.v1.HmacSettings
-	(*Auth0Settings)(nil),           // 17: posthorn.v1.Auth0Settings
-	(*Subscription)(nil),            // 18: posthorn.v1.Subscription
-	(*Destination)(nil),             // 19: posthorn.v1.Destination
-	(*Webhook)(nil),                 // 20: posthorn.v1.Webhook
-	(*WebhookValidation)(nil),       // 21: posthorn.v1.WebhookValidation
-	(*JwtSignature)(nil),            // 22: posthorn.v1.JwtSignature
-	(*Policy)(nil),                  // 23: posthorn.v1.Policy
-	(*Security)(nil),                // 24: posthorn.v1.Security
-	(*Interceptor)(nil),             // 25: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 26: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 27: posthorn.v1.Backoff
-	(*Authorization_OAuth)(nil),     // 28: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 29: posthorn.v1.Authorization.Jwt
-	nil,                             // 30: posthorn.v1.Webhook.HeadersEntry
-	(*Interceptor_AccessToken)(nil), // 31: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 32: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 33: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 34: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 35: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 36: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 37: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 38: posthorn.v1.Interceptor.JsonField
-	(*timestamppb.Timestamp)(nil),   // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 40: google.protobuf.Duration
-	(Event_Direction)(0),            // 41: posthorn.v1.Event.Direction
+	(Subscription_OnExhausted)(0),   // 6: posthorn.v1.Subscription.OnExhausted
+	(Webhook_Format)(0),             // 7: posthorn.v1.Webhook.Format
+	(Interceptor_Location)(0),       // 8: posthorn.v1.Interceptor.Location
+	(Interceptor_IpFilter_Mode)(0),  // 9: posthorn.v1.Interceptor.IpFilter.Mode
+	(Backoff_Strategy)(0),           // 10: posthorn.v1.Backoff.Strategy
+	(*Meta)(nil),                    // 11: posthorn.v1.Meta
+	(*Source)(nil),                  // 12: posthorn.v1.Source
+	(*HeaderSettings)(nil),          // 13: posthorn.v1.HeaderSettings
+	(*JsonFieldSettings)(nil),       // 14: posthorn.v1.JsonFieldSettings
+	(*TwilioSettings)(nil),          // 15: posthorn.v1.TwilioSettings
+	(*Authorization)(nil),           // 16: posthorn.v1.Authorization
+	(*HmacSettings)(nil),            // 17: posthorn.v1.HmacSettings
+	(*Auth0Settings)(nil),           // 18: posthorn.v1.Auth0Settings
+	(*Subscription)(nil),            // 19: posthorn.v1.Subscription
+	(*Destination)(nil),             // 20: posthorn.v1.Destination
+	(*Amqp)(nil),                    // 21: posthorn.v1.Amqp
+	(*Nats)(nil),                    // 22: posthorn.v1.Nats
+	(*Pull)(nil),                    // 23: posthorn.v1.Pull
+	(*Webhook)(nil),                 // 24: posthorn.v1.Webhook
+	(*WebhookAuth)(nil),             // 25: posthorn.v1.WebhookAuth
+	(*WebhookValidation)(nil),       // 26: posthorn.v1.WebhookValidation
+	(*JwtSignature)(nil),            // 27: posthorn.v1.JwtSignature
+	(*Policy)(nil),                  // 28: posthorn.v1.Policy
+	(*Security)(nil),                // 29: posthorn.v1.Security
+	(*Interceptor)(nil),             // 30: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 31: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 32: posthorn.v1.Backoff
+	(*Authorization_OAuth)(nil),     // 33: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 34: posthorn.v1.Authorization.Jwt
+	nil,                             // 35: posthorn.v1.Amqp.HeadersEntry
+	nil,                             // 36: posthorn.v1.Nats.HeadersEntry
+	nil,                             // 37: posthorn.v1.Webhook.HeadersEntry
+	(*WebhookAuth_Bearer)(nil),      // 38: posthorn.v1.WebhookAuth.Bearer
+	(*WebhookAuth_Basic)(nil),       // 39: posthorn.v1.WebhookAuth.Basic
+	(*WebhookAuth_OAuth2)(nil),      // 40: posthorn.v1.WebhookAuth.OAuth2
+	(*Interceptor_AccessToken)(nil), // 41: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 42: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 43: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 44: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 45: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 46: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 47: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 48: posthorn.v1.Interceptor.JsonField
+	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
+	(Event_Direction)(0),            // 51: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	39, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	39, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	49, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	49, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
-	16, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
-	17, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
-	12, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
-	13, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
-	14, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
-	10, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	28, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	29, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
-	10, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
+	17, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
+	18, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
+	13, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
+	14, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
+	15, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
+	11, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
+	33, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	34, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	11, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
 	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
 	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	40, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	41, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
-	19, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
+	50, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	51, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	20, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
 	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
-	10, // 19: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
-	20, // 20: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	30, // 21: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
-	6,  // 22: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	22, // 23: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
-	21, // 24: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
-	24, // 25: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	26, // 26: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	10, // 27: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	25, // 28: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	31, // 29: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	32, // 30: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	33, // 31: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	34, // 32: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	35, // 33: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	36, // 34: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	37, // 35: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	38, // 36: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	40, // 37: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	27, // 38: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	9,  // 39: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	40, // 40: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	40, // 41: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	40, // 42: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	2,  // 43: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	40, // 44: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	40, // 45: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	7,  // 46: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	7,  // 47: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	7,  // 48: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 49: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 50: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 51: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	40, // 52: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	6,  // 19: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
+	11, // 20: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
+	24, // 21: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
+	21, // 22: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
+	22, // 23: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
+	23, // 24: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
+	35, // 25: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
+	7,  // 26: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
+	36, // 27: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
+	50, // 28: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
+	37, // 29: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	7,  // 30: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
+	27, // 31: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
+	26, // 32: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
+	25, // 33: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
+	38, // 34: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
+	39, // 35: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
+	40, // 36: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
+	29, // 37: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	31, // 38: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	11, // 39: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	30, // 40: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	41, // 41: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	42, // 42: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	43, // 43: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	44, // 44: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	45, // 45: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	46, // 46: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	47, // 47: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	48, // 48: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	50, // 49: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	32, // 50: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	10, // 51: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	50, // 52: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	50, // 53: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	50, // 54: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	2,  // 55: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	50, // 56: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	50, // 57: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	8,  // 58: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 59: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 60: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	9,  // 61: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 62: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 63: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	50, // 64: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -3344,8 +4115,18 @@ func file_posthorn_v1_config_proto_init() {
 	file_posthorn_v1_event_proto_init()
 	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
+		(*Destination_Amqp)(nil),
+		(*Destination_Nats)(nil),
+		(*Destination_Pull)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{
+		(*WebhookAuth_Bearer_)(nil),
+		(*WebhookAuth_Basic_)(nil),
+		(*WebhookAuth_Oauth2)(nil),
+	}
+	file_posthorn_v1_config_proto_msgTypes[19].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
@@ -3355,19 +4136,22 @@ func file_posthorn_v1_config_proto_init() {
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[16].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[18].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[26].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[27].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[28].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[29].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[35].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[36].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   29,
+			NumEnums:      11,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
