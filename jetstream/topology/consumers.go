@@ -72,3 +72,40 @@ func Lane(policy string, p event.Priority, maxDeliver int, ackWait time.Duration
 		Metadata:      meta,
 	}
 }
+
+// An OwnLane says what the consumer of a subscription's own lane is like.
+type OwnLane struct {
+	Subscription string
+	// Part counts from 1 where an ordered lane has several; 0 is a lane of one.
+	Part int
+	// Ordered lanes hand out one delivery at a time.
+	Ordered bool
+	// MaxDeliver is how often a delivery is handed out; -1 is without end.
+	MaxDeliver int
+	AckWait    time.Duration
+	// Describe is shown to operators as metadata.
+	Describe map[string]string
+}
+
+// Consumer returns the consumer of DELIVERIES of a subscription's own lane, shared
+// by all dispatchers (or by those who pull).
+func (l OwnLane) Consumer() jetstream.ConsumerConfig {
+	meta := map[string]string{"posthorn.reader": "services/dispatcher", "posthorn.subscription": l.Subscription}
+	maps.Copy(meta, l.Describe)
+	c := jetstream.ConsumerConfig{
+		Durable:       OwnLaneConsumer(l.Subscription, l.Part),
+		Description:   "Deliveries of subscription " + l.Subscription + " in a lane of its own.",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       l.AckWait,
+		MaxDeliver:    l.MaxDeliver,
+		FilterSubject: OwnDeliverySubject(l.Subscription, l.Part),
+		MaxAckPending: 1_000_000,
+		MaxWaiting:    2_048,
+		Metadata:      meta,
+	}
+	if l.Ordered {
+		// One that waits for its next try is pending too: nothing passes it.
+		c.MaxAckPending = 1
+	}
+	return c
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"hash/fnv"
+	"strconv"
 	"strings"
 
 	"github.com/posthornhq/posthorn/pkg/event"
@@ -26,6 +27,7 @@ const (
 	BucketSecrets  = "secrets"
 	BucketIdentity = "identity"
 	BucketDedup    = "dedup"
+	BucketLanes    = "lanes"
 
 	ObjectsPayloads = "payloads"
 )
@@ -49,6 +51,9 @@ const (
 	HeaderRevision = "Posthorn-Revision" // of the event in KV bucket events
 	HeaderPayload  = "Posthorn-Payload"  // "object" when the data is in the object store
 	HeaderRound    = "Posthorn-Round"    // of a delivery, when it is not the first
+	HeaderTries    = "Posthorn-Tries"    // that a delivery had before it was moved to another lane
+	HeaderQueued   = "Posthorn-Queued"   // when it was queued first, in Unix nanoseconds, if it was moved
+	HeaderFrom     = "Posthorn-From"     // the sequence it had before
 	// W3C trace context. Under its usual name the server would take it as a request
 	// to trace the message on its way, and parse all headers of every message.
 	HeaderTrace = "Posthorn-Traceparent"
@@ -89,56 +94,107 @@ func EventFilter(typeTokens string) string { return "events.*.*." + typeTokens }
 
 // DeliverySubject returns the subject on DELIVERIES in the shared lane of a policy.
 func DeliverySubject(policy string, p event.Priority, subscription string) string {
-	return "deliveries.shared." + policy + "." + p.String() + "." + subscription
+	return sharedPrefix + policy + "." + p.String() + "." + subscription
 }
 
-// ParseDeliverySubject reads what [DeliverySubject] wrote.
-func ParseDeliverySubject(s string) (policy string, p event.Priority, subscription string, ok bool) {
-	rest, ok := strings.CutPrefix(s, "deliveries.shared.")
+// OwnDeliverySubject returns the subject on DELIVERIES in a subscription's own
+// lane. Part counts from 1 where an ordered lane has several; 0 is a lane of one.
+func OwnDeliverySubject(subscription string, part int) string {
+	if part == 0 {
+		return ownPrefix + subscription
+	}
+	return ownPrefix + subscription + "." + strconv.Itoa(part)
+}
+
+// OwnDeliveries is the filter on DELIVERIES for all own lanes.
+const OwnDeliveries = ownPrefix + ">"
+
+const (
+	sharedPrefix = "deliveries.shared."
+	ownPrefix    = "deliveries.lane."
+)
+
+// ParseDeliverySubject reads what [DeliverySubject] or [OwnDeliverySubject] wrote
+// into the fields of a delivery that it is made of.
+func ParseDeliverySubject(s string) (d event.Delivery, ok bool) {
+	if rest, ok := strings.CutPrefix(s, ownPrefix); ok {
+		d.Own = true
+		var part string
+		d.Subscription, part, ok = strings.Cut(rest, ".")
+		if ok {
+			n, err := strconv.Atoi(part)
+			if err != nil || n < 1 {
+				return d, false
+			}
+			d.Part = n
+		}
+		return d, d.Subscription != ""
+	}
+	rest, ok := strings.CutPrefix(s, sharedPrefix)
 	if !ok {
-		return "", 0, "", false
+		return d, false
 	}
-	policy, rest, ok = strings.Cut(rest, ".")
+	d.Policy, rest, ok = strings.Cut(rest, ".")
 	if !ok {
-		return "", 0, "", false
+		return d, false
 	}
-	prio, subscription, ok := strings.Cut(rest, ".")
-	if !ok {
-		return "", 0, "", false
+	var prio string
+	if prio, d.Subscription, ok = strings.Cut(rest, "."); !ok {
+		return d, false
 	}
-	switch prio {
-	case "high":
-		p = event.High
-	case "low":
-		p = event.Low
-	case "normal":
-		p = event.Normal
-	default:
-		return "", 0, "", false
+	d.Priority, ok = parsePriority(prio)
+	return d, ok
+}
+
+func parsePriority(token string) (event.Priority, bool) {
+	for _, p := range event.Priorities() {
+		if p.String() == token {
+			return p, true
+		}
 	}
-	return policy, p, subscription, true
+	return 0, false
 }
 
 // LaneFilter returns what the consumer of a policy and priority takes.
 func LaneFilter(policy string, p event.Priority) string {
-	return "deliveries.shared." + policy + "." + p.String() + ".*"
+	return sharedPrefix + policy + "." + p.String() + ".*"
 }
 
 // LaneConsumer returns the name of the consumer of a policy and priority.
 func LaneConsumer(policy string, p event.Priority) string { return policy + "_" + p.String() }
 
+// OwnLaneConsumer returns the name of the consumer of a subscription's own lane.
+func OwnLaneConsumer(subscription string, part int) string {
+	if part == 0 {
+		return subscription + ownSuffix
+	}
+	return subscription + ownSuffix + "_" + strconv.Itoa(part)
+}
+
+// Names of policies and subscriptions have no underscore.
+const ownSuffix = "_lane"
+
 // ParseLaneConsumer reads what [LaneConsumer] wrote.
 func ParseLaneConsumer(name string) (policy string, p event.Priority, ok bool) {
-	i := strings.LastIndexByte(name, '_')
-	if i <= 0 {
+	policy, prio, ok := strings.Cut(name, "_")
+	if !ok || policy == "" {
 		return "", 0, false
 	}
-	for _, p := range event.Priorities() {
-		if p.String() == name[i+1:] {
-			return name[:i], p, true
-		}
+	p, ok = parsePriority(prio)
+	return policy, p, ok
+}
+
+// ParseOwnLaneConsumer reads what [OwnLaneConsumer] wrote.
+func ParseOwnLaneConsumer(name string) (subscription string, part int, ok bool) {
+	subscription, rest, ok := strings.Cut(name, ownSuffix)
+	if !ok || subscription == "" {
+		return "", 0, false
 	}
-	return "", 0, false
+	if rest == "" {
+		return subscription, 0, true
+	}
+	part, err := strconv.Atoi(strings.TrimPrefix(rest, "_"))
+	return subscription, part, err == nil && part > 0
 }
 
 const hexDigits = "0123456789abcdef"

@@ -91,12 +91,12 @@ func Assets(c Config) []Asset {
 			Stream: jetstream.StreamConfig{
 				Name:        StreamDeliveries,
 				Description: "Deliveries that wait or are being tried: one message each, gone when settled.",
-				Subjects:    []string{"deliveries.shared.*.*.*", "deliveries.lane.*"},
+				Subjects:    []string{"deliveries.shared.*.*.*", "deliveries.lane.*", "deliveries.lane.*.*"},
 				Retention:   jetstream.WorkQueuePolicy,
 				Discard:     jetstream.DiscardNew, // the router waits, and events keep
 				MaxBytes:    c.share(c.DeliveriesBytes, 10),
 				Duplicates:  DuplicateWindow,
-				// A consumer for every policy and priority, and later for lanes.
+				// A consumer for every policy and priority, and for every own lane.
 				MaxConsumers: -1,
 				AllowDirect:  true,
 				Metadata:     monitor("backlog of all subscribers together"),
@@ -117,6 +117,7 @@ func Assets(c Config) []Asset {
 		kv(BucketSecrets, "Secrets of sources and subscriptions, sealed.", "services/api", "gateway, dispatcher", 2, 64<<20),
 		kv(BucketIdentity, "Users, API keys and what signs tokens; nothing of it in clear.", "pkg/identity", "gateway, api, broker", 1, 64<<20),
 		dedup(c),
+		kv(BucketLanes, "Subscriptions that have a lane of their own, and why: key is the subscription.", "pkg/queue", "dispatcher, router", 1, 64<<20),
 	}
 	for i := range assets {
 		s := &assets[i].Stream

@@ -164,13 +164,40 @@ func TestDeliverySubjectsAreReversible(t *testing.T) {
 	t.Parallel()
 	for _, p := range event.Priorities() {
 		subj := topology.DeliverySubject("default", p, "orders-erp")
-		policy, prio, sub, ok := topology.ParseDeliverySubject(subj)
-		if !ok || policy != "default" || prio != p || sub != "orders-erp" {
-			t.Errorf("%s was read as %q %v %q %v", subj, policy, prio, sub, ok)
+		d, ok := topology.ParseDeliverySubject(subj)
+		if !ok || d.Policy != "default" || d.Priority != p || d.Subscription != "orders-erp" || d.Own {
+			t.Errorf("%s was read as %+v %v", subj, d, ok)
 		}
-		policy, prio, ok = topology.ParseLaneConsumer(topology.LaneConsumer("my-policy", p))
+		policy, prio, ok := topology.ParseLaneConsumer(topology.LaneConsumer("my-policy", p))
 		if !ok || policy != "my-policy" || prio != p {
 			t.Errorf("consumer of my-policy %v was read as %q %v %v", p, policy, prio, ok)
+		}
+	}
+}
+
+func TestOwnDeliverySubjectsAreReversible(t *testing.T) {
+	t.Parallel()
+	for _, part := range []int{0, 1, 16} {
+		subj := topology.OwnDeliverySubject("orders-erp", part)
+		d, ok := topology.ParseDeliverySubject(subj)
+		if !ok || d.Subscription != "orders-erp" || d.Part != part || !d.Own {
+			t.Errorf("%s was read as %+v %v", subj, d, ok)
+		}
+		name := topology.OwnLaneConsumer("orders-erp", part)
+		if sub, n, ok := topology.ParseOwnLaneConsumer(name); !ok || sub != "orders-erp" || n != part {
+			t.Errorf("%s was read as %q %d %v", name, sub, n, ok)
+		}
+		if policy, p, ok := topology.ParseLaneConsumer(name); ok {
+			t.Errorf("%s was taken for the shared lane of %s and %s", name, policy, p)
+		}
+	}
+	// A subscription and a policy may have any name, also these.
+	if sub, _, ok := topology.ParseOwnLaneConsumer(topology.LaneConsumer("lane", event.High)); ok {
+		t.Errorf("a shared lane was taken for that of %s", sub)
+	}
+	for _, wrong := range []string{"deliveries.lane.", "deliveries.lane.a.b", "deliveries.lane.a.0", "deliveries.lane.a.-1", "deliveries.own.a"} {
+		if d, ok := topology.ParseDeliverySubject(wrong); ok {
+			t.Errorf("%s was read as %+v", wrong, d)
 		}
 	}
 }

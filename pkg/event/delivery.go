@@ -11,17 +11,26 @@ type Delivery struct {
 	Subscription string // name
 	// Round is 1 when the event is routed, and one more for every retry by hand.
 	Round int
-	// Policy is the policy by which it was queued.
+	// Policy is the policy by which it was queued; empty in an own lane, where the
+	// subscription's of now counts.
 	Policy   string
 	Priority Priority
+	// Own says that it is in its subscription's own lane. Part is which part of
+	// the lane, from 1, where an ordered lane has several by key; else 0.
+	Own  bool
+	Part int
 	// Revision is the event's in KV bucket events, so that it can be read from a
 	// replica that lags, and so that retention knows what is still needed.
 	Revision uint64
 	// Attempt counts the tries of this round, from 1.
 	Attempt int
+	// Tries is how many of them were made before it was moved to this lane, and From
+	// the Sequence that it had there; both are 0 if it was not moved.
+	Tries int
+	From  uint64
 	// Sequence is its message's on stream DELIVERIES.
 	Sequence uint64
-	// Queued is when it was put there.
+	// Queued is when it was put there, or into the lane that it was moved from.
 	Queued time.Time
 }
 

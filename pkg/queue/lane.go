@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
-	"github.com/posthornhq/posthorn/pkg/event"
 )
 
 const (
@@ -39,12 +38,23 @@ var ErrNoLane = errors.New("queue: the lane has no consumer")
 //
 // A slot is taken before a message is asked for: a lease that waits for a slot
 // is running out.
-func (q *Queue) Consume(ctx context.Context, policy string, p event.Priority, slots int, handle func(*Lease)) error {
-	l := &lane{
-		q: q, name: topology.LaneConsumer(policy, p), slots: slots, handle: handle,
+func (q *Queue) Consume(ctx context.Context, from Lane, slots int, handle func(*Lease)) error {
+	return q.newLane(from, slots, -1, handle).run(ctx)
+}
+
+// Take is [Queue.Consume] for at most n leases: it returns when they have been
+// handed out and handled, or ctx is done, and says how many there were.
+func (q *Queue) Take(ctx context.Context, from Lane, n int, handle func(*Lease)) (int, error) {
+	l := q.newLane(from, n, n, handle)
+	err := l.run(ctx)
+	return n - l.left, err
+}
+
+func (q *Queue) newLane(from Lane, slots, left int, handle func(*Lease)) *lane {
+	return &lane{
+		q: q, name: from.String(), slots: slots, left: left, handle: handle,
 		inbox: q.nc.NewInbox(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
-	return l.run(ctx)
 }
 
 // lane is one run of Consume.
@@ -60,6 +70,7 @@ type lane struct {
 
 	mu    sync.Mutex
 	busy  int       // calls of handle
+	left  int       // messages that may still be handed out; -1 is without end
 	asked int       // messages that pulls may still bring
 	until time.Time // when the last pull has run out
 	pause bool      // the server refused; wait before the next pull
@@ -105,7 +116,7 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 		if l.asked > 0 && now.After(l.until) {
 			l.asked = 0 // lost
 		}
-		gone, pause := l.gone, l.pause
+		gone, pause, done := l.gone, l.pause, l.left == 0
 		l.pause = false
 		free := l.slots - l.busy - l.asked
 		// Not for every slot that becomes free: a request costs the server as
@@ -113,6 +124,9 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 		want := 0
 		if !pause && free > 0 && (l.asked == 0 || free >= (l.slots+3)/4) {
 			want = free
+			if l.left >= 0 {
+				want = min(want, l.left-l.asked)
+			}
 			l.asked += want
 			l.until = now.Add(pullExpires + pullGrace)
 		}
@@ -122,6 +136,8 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 		switch {
 		case gone:
 			return ErrNoLane
+		case done:
+			return nil
 		case pause:
 			next = pullRetry
 		case want > 0:
@@ -214,9 +230,14 @@ func (l *lane) receive(msg *nats.Msg) {
 	l.asked = max(l.asked-1, 0)
 	l.busy++
 	refill := l.refill()
+	if l.left > 0 {
+		l.left--
+		refill = refill || l.left == 0
+	}
 	l.mu.Unlock()
+	lease.lane = l
 	l.calls.Go(func() {
-		defer l.release()
+		defer lease.Leave()
 		l.handle(lease)
 	})
 	if refill {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,6 +19,8 @@ type Lease struct {
 	msg      *nats.Msg
 	delivery event.Delivery
 	trace    string
+	lane     *lane
+	left     atomic.Bool // its slot is free
 }
 
 // newLease reads a message that a pull brought.
@@ -30,7 +33,7 @@ func newLease(msg *nats.Msg) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.Attempt = attempt
+	d.Attempt = d.Tries + attempt
 	return &Lease{msg: msg, delivery: d, trace: msg.Header.Get(topology.HeaderTrace)}, nil
 }
 
@@ -67,6 +70,13 @@ func (l *Lease) Delivery() *event.Delivery { return &l.delivery }
 
 // TraceParent returns the W3C trace context that the delivery was queued with.
 func (l *Lease) TraceParent() string { return l.trace }
+
+// Leave gives the lease's slot in its lane to another one, before the lease ends.
+func (l *Lease) Leave() {
+	if l.lane != nil && l.left.CompareAndSwap(false, true) {
+		l.lane.release()
+	}
+}
 
 // Done ends the lease: the delivery is settled and gone. If the server does not
 // hear of it, the lease runs out and the delivery comes again.

@@ -34,10 +34,10 @@ func New(nc *nats.Conn, log *slog.Logger) (*Queue, error) {
 	return &Queue{nc: nc, pub: pub, js: pub.JetStream(), log: log}, nil
 }
 
-// Enqueue starts to put a delivery into its policy's shared lane; it is there
-// when the result's Wait returns. Putting the same delivery (event,
-// subscription and round) twice within [topology.DuplicateWindow] puts it once.
-// trace is the W3C traceparent to go with it.
+// Enqueue starts to put a delivery into its policy's shared lane, or with d.Own
+// into its subscription's; it is there when the result's Wait returns. Putting the
+// same delivery (event, subscription and round) twice within
+// [topology.DuplicateWindow] puts it once. trace is the W3C traceparent to go with it.
 func (q *Queue) Enqueue(d *event.Delivery, trace string) stream.Pending {
 	h := make(nats.Header, 4)
 	values := [4]string{d.Key(), strconv.FormatUint(d.Revision, 10), trace, strconv.Itoa(d.Round)}
@@ -49,19 +49,87 @@ func (q *Queue) Enqueue(d *event.Delivery, trace string) stream.Pending {
 	if d.Round > 1 {
 		h[topology.HeaderRound] = values[3:4:4]
 	}
-	return q.pub.Start(&nats.Msg{
-		Subject: topology.DeliverySubject(d.Policy, d.Priority, d.Subscription),
-		Header:  h,
-		Data:    []byte(d.Event),
-	})
+	return q.pub.Start(&nats.Msg{Subject: subject(d), Header: h, Data: []byte(d.Event)})
+}
+
+func subject(d *event.Delivery) string {
+	if d.Own {
+		return topology.OwnDeliverySubject(d.Subscription, d.Part)
+	}
+	return topology.DeliverySubject(d.Policy, d.Priority, d.Subscription)
+}
+
+// Move puts a leased delivery into its subscription's own lane, with the tries that
+// it has had, and ends the lease. The copy is there before the original goes; if
+// this dies in between, the original comes again and is moved again, and the claims
+// tell which of the copies is the one: that which names the claim's owner as From.
+//
+// The try that the lease stands for was not made and is not counted.
+func (q *Queue) Move(ctx context.Context, l *Lease, part int) error {
+	d := l.delivery
+	from := d.Sequence
+	h := nats.Header{}
+	// A name of its own, which is the same in each repeat of this move.
+	h.Set(jetstream.MsgIDHeader, d.Key()+".from."+strconv.FormatUint(from, 10))
+	h.Set(topology.HeaderRevision, strconv.FormatUint(d.Revision, 10))
+	h.Set(topology.HeaderFrom, strconv.FormatUint(from, 10))
+	h.Set(topology.HeaderQueued, strconv.FormatInt(d.Queued.UnixNano(), 10))
+	if d.Attempt > 1 {
+		h.Set(topology.HeaderTries, strconv.Itoa(d.Attempt-1))
+	}
+	if l.trace != "" {
+		h.Set(topology.HeaderTrace, l.trace)
+	}
+	if d.Round > 1 {
+		h.Set(topology.HeaderRound, strconv.Itoa(d.Round))
+	}
+	p := q.pub.Start(&nats.Msg{Subject: topology.OwnDeliverySubject(d.Subscription, part), Header: h, Data: []byte(d.Event)})
+	if _, err := p.Wait(ctx); err != nil {
+		return fmt.Errorf("queue: move %s: %w", d.Key(), err)
+	}
+	return l.Done()
+}
+
+// A Lane is where deliveries wait: the shared lane of a policy and a priority, or
+// the own lane of a subscription, or a part of it.
+type Lane struct {
+	// Of a shared lane.
+	Policy   string
+	Priority event.Priority
+	// Of an own lane; Subscription is empty in a shared one. Part counts from 1
+	// where an ordered lane has several.
+	Subscription string
+	Part         int
+}
+
+// Shared returns the shared lane of a policy and a priority.
+func Shared(policy string, p event.Priority) Lane { return Lane{Policy: policy, Priority: p} }
+
+// Own returns a part of the own lane of a subscription; 0 is a lane of one.
+func Own(subscription string, part int) Lane { return Lane{Subscription: subscription, Part: part} }
+
+// String returns the name of the lane's consumer.
+func (l Lane) String() string {
+	if l.Subscription != "" {
+		return topology.OwnLaneConsumer(l.Subscription, l.Part)
+	}
+	return topology.LaneConsumer(l.Policy, l.Priority)
+}
+
+func (l Lane) filter() string {
+	if l.Subscription != "" {
+		return topology.OwnDeliverySubject(l.Subscription, l.Part)
+	}
+	return topology.LaneFilter(l.Policy, l.Priority)
 }
 
 // A LaneConfig says how a lane's deliveries are handed out.
 type LaneConfig struct {
-	Policy   string
-	Priority event.Priority
-	// MaxDeliver is how often a delivery is handed out; AckWait is how long a
-	// lease lasts.
+	Lane
+	// Ordered lanes, which are own ones, hand out one delivery at a time.
+	Ordered bool
+	// MaxDeliver is how often a delivery is handed out, -1 without end; AckWait is
+	// how long a lease lasts.
 	MaxDeliver int
 	AckWait    time.Duration
 	// Describe is shown to operators as the consumer's metadata.
@@ -72,44 +140,72 @@ type LaneConfig struct {
 // that are queued or leased stay as they are.
 func (q *Queue) EnsureLane(ctx context.Context, c LaneConfig) error {
 	cfg := topology.Lane(c.Policy, c.Priority, c.MaxDeliver, c.AckWait, c.Describe)
+	if c.Subscription != "" {
+		cfg = topology.OwnLane{
+			Subscription: c.Subscription, Part: c.Part, Ordered: c.Ordered,
+			MaxDeliver: c.MaxDeliver, AckWait: c.AckWait, Describe: c.Describe,
+		}.Consumer()
+	}
 	if _, err := q.js.CreateOrUpdateConsumer(ctx, topology.StreamDeliveries, cfg); err != nil {
 		return fmt.Errorf("queue: lane %s: %w", cfg.Durable, err)
 	}
 	return nil
 }
 
-// RemoveLane deletes the consumer of a lane that is empty; what is queued in a
-// lane that is not makes it answer false, and the lane stays.
-func (q *Queue) RemoveLane(ctx context.Context, policy string, p event.Priority) (bool, error) {
-	name := topology.LaneConsumer(policy, p)
-	c, err := q.js.Consumer(ctx, topology.StreamDeliveries, name)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return true, nil
+// Empty reports whether nothing waits in a lane and nothing of it is leased. A lane
+// without a consumer is empty if the stream has nothing for it.
+func (q *Queue) Empty(ctx context.Context, l Lane) (bool, error) {
+	c, err := q.js.Consumer(ctx, topology.StreamDeliveries, l.String())
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return false, fmt.Errorf("queue: look at lane %s: %w", l, err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("queue: look at lane %s: %w", name, err)
-	}
-	if info := c.CachedInfo(); info.NumPending > 0 || info.NumAckPending > 0 {
-		return false, nil
+	if err == nil {
+		if info := c.CachedInfo(); info.NumPending > 0 || info.NumAckPending > 0 {
+			return false, nil
+		}
 	}
 	// The consumer's own count may be behind for a moment; the stream's is not.
-	n, _, err := stream.From(ctx, q.js, topology.StreamDeliveries, topology.LaneFilter(policy, p), 1, 1, func(*jetstream.RawStreamMsg) error { return nil })
+	n, _, err := stream.From(ctx, q.js, topology.StreamDeliveries, l.filter(), 1, 1, func(*jetstream.RawStreamMsg) error { return nil })
 	if err != nil {
-		return false, fmt.Errorf("queue: look at lane %s: %w", name, err)
+		return false, fmt.Errorf("queue: look at lane %s: %w", l, err)
 	}
-	if n > 0 {
-		return false, nil
+	return n == 0, nil
+}
+
+// RemoveLane deletes the consumer of a lane that is empty; what is queued in a
+// lane that is not makes it answer false, and the lane stays.
+func (q *Queue) RemoveLane(ctx context.Context, l Lane) (bool, error) {
+	if empty, err := q.Empty(ctx, l); err != nil || !empty {
+		return false, err
 	}
-	if err := q.js.DeleteConsumer(ctx, topology.StreamDeliveries, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return false, fmt.Errorf("queue: remove lane %s: %w", name, err)
+	if err := q.js.DeleteConsumer(ctx, topology.StreamDeliveries, l.String()); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return false, fmt.Errorf("queue: remove lane %s: %w", l, err)
 	}
 	return true, nil
 }
 
+// Strays lists the own lanes that deliveries wait in.
+func (q *Queue) Strays(ctx context.Context) ([]Lane, error) {
+	s, err := q.js.Stream(ctx, topology.StreamDeliveries)
+	if err != nil {
+		return nil, fmt.Errorf("queue: list own lanes: %w", err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(topology.OwnDeliveries))
+	if err != nil {
+		return nil, fmt.Errorf("queue: list own lanes: %w", err)
+	}
+	var out []Lane
+	for subj := range info.State.Subjects {
+		if d, ok := topology.ParseDeliverySubject(subj); ok {
+			out = append(out, Own(d.Subscription, d.Part))
+		}
+	}
+	return out, nil
+}
+
 // A LaneState is what a lane's consumer says of itself.
 type LaneState struct {
-	Policy   string
-	Priority event.Priority
+	Lane
 	// Waiting deliveries have not been handed out; Pending ones are leased or
 	// wait for their next try.
 	Waiting uint64
@@ -125,16 +221,24 @@ func (q *Queue) Lanes(ctx context.Context) ([]LaneState, error) {
 	list := s.ListConsumers(ctx)
 	var out []LaneState
 	for info := range list.Info() {
-		policy, p, ok := topology.ParseLaneConsumer(info.Name)
+		l, ok := parseLane(info.Name)
 		if !ok {
 			continue // somebody else's consumer
 		}
-		out = append(out, LaneState{Policy: policy, Priority: p, Waiting: info.NumPending, Pending: info.NumAckPending})
+		out = append(out, LaneState{Lane: l, Waiting: info.NumPending, Pending: info.NumAckPending})
 	}
 	if err := list.Err(); err != nil {
 		return nil, fmt.Errorf("queue: list lanes: %w", err)
 	}
 	return out, nil
+}
+
+func parseLane(consumer string) (Lane, bool) {
+	if policy, p, ok := topology.ParseLaneConsumer(consumer); ok {
+		return Shared(policy, p), true
+	}
+	sub, part, ok := topology.ParseOwnLaneConsumer(consumer)
+	return Own(sub, part), ok
 }
 
 // Get returns the delivery at a sequence of the stream, by the word of its
@@ -167,13 +271,11 @@ func (q *Queue) Remove(ctx context.Context, seq uint64) error {
 
 // parse reads a message of DELIVERIES.
 func parse(subject string, h nats.Header, data []byte, seq uint64, at time.Time) (event.Delivery, error) {
-	policy, prio, sub, ok := topology.ParseDeliverySubject(subject)
+	d, ok := topology.ParseDeliverySubject(subject)
 	if !ok {
 		return event.Delivery{}, fmt.Errorf("queue: message %d has subject %q, which is no delivery's", seq, subject)
 	}
-	d := event.Delivery{
-		Event: string(data), Subscription: sub, Round: 1, Policy: policy, Priority: prio, Sequence: seq, Queued: at,
-	}
+	d.Event, d.Round, d.Sequence, d.Queued = string(data), 1, seq, at
 	// What is missing or malformed here was written by hand; the event is
 	// found by its ID all the same.
 	if n, err := strconv.ParseUint(h.Get(topology.HeaderRevision), 10, 64); err == nil {
@@ -181,6 +283,15 @@ func parse(subject string, h nats.Header, data []byte, seq uint64, at time.Time)
 	}
 	if n, err := strconv.Atoi(h.Get(topology.HeaderRound)); err == nil && n > 0 {
 		d.Round = n
+	}
+	if n, err := strconv.ParseUint(h.Get(topology.HeaderFrom), 10, 64); err == nil {
+		d.From = n
+		if n, err := strconv.Atoi(h.Get(topology.HeaderTries)); err == nil && n > 0 {
+			d.Tries = n
+		}
+		if n, err := strconv.ParseInt(h.Get(topology.HeaderQueued), 10, 64); err == nil && n > 0 {
+			d.Queued = time.Unix(0, n)
+		}
 	}
 	return d, nil
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 )
 
-var laneDefaults = LaneConfig{Policy: "default", MaxDeliver: 5, AckWait: 30 * time.Second}
+var laneDefaults = LaneConfig{Lane: Shared("default", event.Normal), MaxDeliver: 5, AckWait: 30 * time.Second}
 
 func open(t testing.TB, js jetstream.JetStream, lane LaneConfig) *Queue {
 	t.Helper()
@@ -55,7 +55,7 @@ func consume(t testing.TB, q *Queue, slots int, handle func(*Lease)) (stop func(
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- q.Consume(ctx, "default", event.Normal, slots, handle) }()
+	go func() { done <- q.Consume(ctx, Shared("default", event.Normal), slots, handle) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -262,7 +262,7 @@ func TestRetryComesAgainAfterItsDelay(t *testing.T) {
 // burn it.
 func TestAStoppedLaneHandsOutWhatTheServerHasSent(t *testing.T) {
 	t.Parallel()
-	q := open(t, jstest.WithTopology(t, topology.Config{}), LaneConfig{Policy: "default", MaxDeliver: 1, AckWait: time.Minute})
+	q := open(t, jstest.WithTopology(t, topology.Config{}), LaneConfig{Lane: Shared("default", event.Normal), MaxDeliver: 1, AckWait: time.Minute})
 	const total = 300
 	enqueue(t, q, 0, total)
 	var handled atomic.Int32
@@ -297,7 +297,7 @@ func TestConsumeWaitsForItsCalls(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- q.Consume(ctx, "default", event.Normal, 1, func(l *Lease) {
+		done <- q.Consume(ctx, Shared("default", event.Normal), 1, func(l *Lease) {
 			close(begun)
 			<-release
 			if err := l.Done(); err != nil {
@@ -322,13 +322,13 @@ func TestConsumeWaitsForItsCalls(t *testing.T) {
 func TestConsumeSaysThatThereIsNoLane(t *testing.T) {
 	t.Parallel()
 	q := open(t, jstest.WithTopology(t, topology.Config{}), laneDefaults)
-	if err := q.Consume(t.Context(), "other", event.Normal, 1, func(*Lease) {}); !errors.Is(err, ErrNoLane) {
+	if err := q.Consume(t.Context(), Shared("other", event.Normal), 1, func(*Lease) {}); !errors.Is(err, ErrNoLane) {
 		t.Errorf("a lane that never was: got error %v, want ErrNoLane", err)
 	}
 	done := make(chan error, 1)
 	leases := make(chan *Lease)
 	go func() {
-		done <- q.Consume(t.Context(), "default", event.Normal, 1, func(l *Lease) {
+		done <- q.Consume(t.Context(), Shared("default", event.Normal), 1, func(l *Lease) {
 			if err := l.Done(); err != nil {
 				t.Error(err)
 			}
@@ -338,7 +338,7 @@ func TestConsumeSaysThatThereIsNoLane(t *testing.T) {
 	enqueue(t, q, 0, 1)
 	take(t, "a delivery", leases)
 	eventually(t, "remove the lane", func() error {
-		if ok, err := q.RemoveLane(t.Context(), "default", event.Normal); err != nil || !ok {
+		if ok, err := q.RemoveLane(t.Context(), Shared("default", event.Normal)); err != nil || !ok {
 			return fmt.Errorf("removed %v, error %w", ok, err)
 		}
 		return nil
@@ -355,7 +355,7 @@ func TestALiveLaneTakesNewSettings(t *testing.T) {
 	leases := make(chan *Lease, 10)
 	consume(t, q, 1, func(l *Lease) { leases <- l })
 	held := take(t, "a delivery", leases)
-	c := LaneConfig{Policy: "default", MaxDeliver: 9, AckWait: 45 * time.Second, Describe: map[string]string{"posthorn.schedule": "1s"}}
+	c := LaneConfig{Lane: Shared("default", event.Normal), MaxDeliver: 9, AckWait: 45 * time.Second, Describe: map[string]string{"posthorn.schedule": "1s"}}
 	if err := q.EnsureLane(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +383,7 @@ func TestALaneThatIsNotEmptyStays(t *testing.T) {
 	enqueue(t, q, 0, 1)
 	remove := func(want bool) {
 		t.Helper()
-		got, err := q.RemoveLane(t.Context(), "default", event.Normal)
+		got, err := q.RemoveLane(t.Context(), Shared("default", event.Normal))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -405,7 +405,7 @@ func TestALaneThatIsNotEmptyStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]LaneState{{Policy: "default"}}, lanes); diff != "" {
+	if diff := cmp.Diff([]LaneState{{Lane: Shared("default", event.Normal)}}, lanes); diff != "" {
 		t.Errorf("lanes (-want +got):\n%s", diff)
 	}
 	remove(true)

@@ -26,7 +26,7 @@ func newQueue(t testing.TB, js jetstream.JetStream) *queue.Queue {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := q.EnsureLane(t.Context(), queue.LaneConfig{Policy: "default", MaxDeliver: 5, AckWait: 30 * time.Second}); err != nil {
+	if err := q.EnsureLane(t.Context(), queue.LaneConfig{Lane: queue.Shared("default", event.Normal), MaxDeliver: 5, AckWait: 30 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	return q
@@ -46,7 +46,7 @@ func drain(t testing.TB, js jetstream.JetStream, q *queue.Queue) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- q.Consume(ctx, "default", event.Normal, 64, func(l *queue.Lease) {
+		done <- q.Consume(ctx, queue.Shared("default", event.Normal), 64, func(l *queue.Lease) {
 			if err := l.Done(); err != nil {
 				t.Error(err)
 			}

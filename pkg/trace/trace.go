@@ -171,7 +171,7 @@ func (t *Tracer) eachQueued(ctx context.Context, since time.Time, f func(id stri
 		if n++; n > lookFor {
 			return errFound
 		}
-		_, _, sub, ok := topology.ParseDeliverySubject(m.Subject)
+		queued, ok := topology.ParseDeliverySubject(m.Subject)
 		if !ok {
 			return nil
 		}
@@ -179,7 +179,7 @@ func (t *Tracer) eachQueued(ctx context.Context, since time.Time, f func(id stri
 		if v, err := strconv.Atoi(m.Header.Get(topology.HeaderRound)); err == nil {
 			round = v
 		}
-		f(string(m.Data), delivery{sub, round}, m.Time)
+		f(string(m.Data), delivery{queued.Subscription, round}, m.Time)
 		return nil
 	})
 	if err != nil && !errors.Is(err, errFound) {

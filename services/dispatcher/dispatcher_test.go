@@ -195,7 +195,7 @@ func TestADeliveryThatDiesWithItsDispatcherOnTheLastTry(t *testing.T) {
 	r.catalog.put(t, `{"name":"once","delivery":{"maxRetries":0}}`)
 	p := r.parts()
 	// What a dispatcher that dies at once leaves: tries that nobody answers.
-	if err := p.queue.EnsureLane(t.Context(), queue.LaneConfig{Policy: "once", Priority: event.Normal, MaxDeliver: 1, AckWait: 100 * time.Millisecond}); err != nil {
+	if err := p.queue.EnsureLane(t.Context(), queue.LaneConfig{Lane: queue.Shared("once", event.Normal), MaxDeliver: 1, AckWait: 100 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	ev := r.send(p, func(d *event.Delivery) { d.Policy = "once" })

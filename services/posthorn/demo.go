@@ -416,8 +416,12 @@ func (d *demo) step(ctx context.Context, j *journey, s sight) (delivered bool, e
 	case s.sequence != 0:
 		return false, d.stored(ctx, j, s)
 	case s.subject != "":
-		policy, priority, sub, _ := topology.ParseDeliverySubject(s.subject)
-		d.tell(j, s.at, "routed", "to %s, in the lane of policy %s, priority %s", sub, policy, priority)
+		queued, _ := topology.ParseDeliverySubject(s.subject)
+		if queued.Own {
+			d.tell(j, s.at, "routed", "to %s, in a lane of its own", queued.Subscription)
+		} else {
+			d.tell(j, s.at, "routed", "to %s, in the lane of policy %s, priority %s", queued.Subscription, queued.Policy, queued.Priority)
+		}
 		return false, nil
 	}
 	a := s.attempt
