@@ -170,6 +170,8 @@ type Dispatch struct {
 	// Concurrency is the number of attempts in flight at once in one process.
 	// Default 128.
 	Concurrency int `koanf:"concurrency" usage:"attempts in flight at once"`
+	// ProbeInterval is the longest wait between two tries at an endpoint that fails.
+	ProbeInterval time.Duration `koanf:"probe-interval" usage:"longest wait between two tries at an endpoint that fails"`
 }
 
 // Schemas is about schemas that other platforms keep (C12).
@@ -210,7 +212,7 @@ func Default() *Config {
 		DeadLetters:     Retention{MaxAge: 14 * day},
 		Rejections:      Retention{MaxAge: 31 * day},
 		Dedup:           Dedup{Window: day, DoneTTL: 15 * time.Minute, OnRedisDown: Wait},
-		Dispatch:        Dispatch{Concurrency: 128},
+		Dispatch:        Dispatch{Concurrency: 128, ProbeInterval: time.Minute},
 		Schemas:         Schemas{MaxEntries: 1000, MaxBytes: 64 * MiB},
 	}
 }

@@ -215,6 +215,9 @@ func (v *validator) checkLimits() {
 			v.wrong("schemas.foreign", "%q is not <domain>=<URL>, for instance partner.example=https://partner.example:9600", h)
 		}
 	}
+	if v.Dispatch.ProbeInterval <= 0 {
+		v.wrong("dispatch.probe-interval", "%v is no wait", v.Dispatch.ProbeInterval)
+	}
 	if v.Dispatch.Concurrency < 1 {
 		v.wrong("dispatch.concurrency", "%d leaves no attempt to be made", v.Dispatch.Concurrency)
 	}

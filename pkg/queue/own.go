@@ -48,8 +48,9 @@ type OwnState struct {
 	// last one said, for people.
 	Failures int    `json:"failures,omitempty"`
 	Error    string `json:"error,omitempty"`
-	// Until is when it may be tried again.
-	Until time.Time `json:"until,omitzero"`
+	// Until is when it may be tried again; Probes counts those that were made.
+	Until  time.Time `json:"until,omitzero"`
+	Probes int       `json:"probes,omitempty"`
 }
 
 // Has reports whether r is among the reasons.

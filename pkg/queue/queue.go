@@ -66,6 +66,14 @@ func subject(d *event.Delivery) string {
 //
 // The try that the lease stands for was not made and is not counted.
 func (q *Queue) Move(ctx context.Context, l *Lease, part int) error {
+	if err := q.Copy(ctx, l, part); err != nil {
+		return err
+	}
+	return l.Done()
+}
+
+// Copy is the first half of [Queue.Move]: it leaves the lease as it is.
+func (q *Queue) Copy(ctx context.Context, l *Lease, part int) error {
 	d := l.delivery
 	from := d.Sequence
 	h := nats.Header{}
@@ -87,7 +95,7 @@ func (q *Queue) Move(ctx context.Context, l *Lease, part int) error {
 	if _, err := p.Wait(ctx); err != nil {
 		return fmt.Errorf("queue: move %s: %w", d.Key(), err)
 	}
-	return l.Done()
+	return nil
 }
 
 // A Lane is where deliveries wait: the shared lane of a policy and a priority, or

@@ -27,6 +27,13 @@ type Subscription struct {
 	Paused bool
 	// Disabled subscriptions get nothing.
 	Disabled bool
+	// Ordered deliveries are tried one at a time, in order of acceptance. Blocking
+	// ones are tried until they succeed, with all others behind them.
+	Ordered, Blocking bool
+	// Rate is how many attempts may be made a second; 0 is no limit.
+	Rate float64
+	// Pulled deliveries are fetched by the subscriber.
+	Pulled bool
 	// MaxInFlight is how many attempts may be made at once; 0 is the dispatcher's
 	// own limit.
 	MaxInFlight int
@@ -50,6 +57,10 @@ func Compile(spec *posthornv1.Subscription, secrets []string) (*Subscription, er
 		Context:     cmp.Or(spec.GetContext(), event.DefaultContext),
 		Paused:      spec.GetPaused(),
 		Disabled:    spec.GetDisabled(),
+		Ordered:     spec.GetOrdered(),
+		Blocking:    spec.GetOrdered() && spec.GetOnExhausted() == posthornv1.Subscription_BLOCK,
+		Rate:        spec.GetRatePerSecond(),
+		Pulled:      spec.GetDestination().GetPull() != nil,
 		MaxInFlight: int(spec.GetMaxInFlight()),
 		Secrets:     slices.Clone(secrets),
 		Spec:        spec,
@@ -81,3 +92,6 @@ func Compile(spec *posthornv1.Subscription, secrets []string) (*Subscription, er
 	}
 	return s, nil
 }
+
+// OwnLane reports whether its deliveries wait in a lane of its own for good.
+func (s *Subscription) OwnLane() bool { return s.Ordered || s.Paused || s.Rate > 0 || s.Pulled }

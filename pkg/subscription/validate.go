@@ -25,6 +25,8 @@ const (
 	maxTenant    = 255  // bytes
 	maxHeader    = 4096 // bytes of name and value
 	minSecret    = 8    // bytes
+	minRate      = 0.001
+	maxRate      = 1e6
 	secretPrefix = "whsec_"
 )
 
@@ -100,22 +102,20 @@ func validFilter(spec *posthornv1.Subscription) error {
 	return nil
 }
 
-// validPace refuses what would be promised and not kept: order, rates and pauses
-// need a lane for the subscription alone.
 func validPace(spec *posthornv1.Subscription) error {
 	switch rate := spec.GetRatePerSecond(); {
 	case spec.GetTransform() != "":
 		return errs.Field("transform", "transformations are not available in this version; leave it out")
 	case spec.GetDestination().GetWebhook().GetAuth() != nil:
 		return errs.Field("destination.webhook.auth", "is not available in this version; use destination.webhook.headers")
-	case spec.GetOrdered() || spec.GetOrderingKey() != "" || spec.GetOnExhausted() != 0:
-		return errs.Field("ordered", "ordered delivery is not available in this version; leave it out")
-	case spec.GetPaused():
-		return errs.Field("paused", "pausing is not available in this version; leave it out, or disable the subscription, which drops what is queued for it")
-	case rate > 0:
-		return errs.Field("ratePerSecond", "rate limits are not available in this version; leave it out, or use maxInFlight")
-	case rate != 0: // NaN, too
-		return errs.Field("ratePerSecond", "is %v, must not be negative", rate)
+	case !spec.GetOrdered() && spec.GetOrderingKey() != "":
+		return errs.Field("orderingKey", "is for ordered subscriptions; set ordered, or leave it out")
+	case !spec.GetOrdered() && spec.GetOnExhausted() != posthornv1.Subscription_ON_EXHAUSTED_UNSPECIFIED:
+		return errs.Field("onExhausted", "is for ordered subscriptions; set ordered, or leave it out")
+	case spec.GetOrderingKey() != "":
+		return errs.Field("orderingKey", "is not available in this version; leave it out")
+	case rate != 0 && !(rate >= minRate && rate <= maxRate): // NaN, too
+		return errs.Field("ratePerSecond", "is %v, must be %v to %v, or 0 for no limit", rate, minRate, maxRate)
 	case spec.GetMaxInFlight() < 0:
 		return errs.Field("maxInFlight", "is %d, must not be negative", spec.GetMaxInFlight())
 	}

@@ -118,6 +118,10 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 
+	lanes := queue.NewOwnLanes(buckets.lanes, a.log)
+	if roles.Has(config.Broker) || roles.Has(config.Dispatcher) {
+		a.add("lanes", lanes.Run, lanes.Ready())
+	}
 	spans, err := a.spans(ctx)
 	if err != nil {
 		return err
@@ -127,7 +131,7 @@ func (a *App) build(ctx context.Context) error {
 	brokerMetrics := broker.NewMetrics(a.reg)
 	local := broker.New(broker.Deps{
 		Store: state.events, Queue: state.queue, Ledger: state.ledger, Claims: claims, Schemas: schemas,
-		Catalog: cat, Log: a.log, Metrics: brokerMetrics, Spans: spans,
+		Catalog: cat, Lanes: lanes, Log: a.log, Metrics: brokerMetrics, Spans: spans,
 	}, broker.Config{Window: cfg.Dedup.Window})
 	brokerServer := broker.NewServer(local, a.status)
 	var accept gateway.Acceptor = local
@@ -187,7 +191,7 @@ func (a *App) build(ctx context.Context) error {
 		}
 	}
 	if roles.Has(config.Dispatcher) {
-		if err := a.dispatcher(js, cat, claims, state, master, spans); err != nil {
+		if err := a.dispatcher(js, cat, lanes, claims, state, master, spans); err != nil {
 			return err
 		}
 	}
@@ -283,18 +287,18 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 }
 
 // dispatcher adds the parts that deliver.
-func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API, spans *telemetry.Spans) error {
+func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *queue.OwnLanes, claims dedup.Claims, s *state, master *api.API, spans *telemetry.Spans) error {
 	guard := netguard.New(a.cfg.AllowNet)
 	client := webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(a.cfg.Dispatch.Concurrency, 128)})
 	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
-		Events: s.events, Queue: q, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
+		Events: s.events, Queue: q, Lanes: lanes, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
 		Open: (&opener{webhooks: client}).open,
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},
 		Log: a.log, Metrics: dispatcher.NewMetrics(a.reg), Spans: spans,
-	}, dispatcher.Config{Concurrency: a.cfg.Dispatch.Concurrency, DoneTTL: a.cfg.Dedup.DoneTTL})
+	}, dispatcher.Config{Concurrency: a.cfg.Dispatch.Concurrency, DoneTTL: a.cfg.Dedup.DoneTTL, ProbeInterval: a.cfg.Dispatch.ProbeInterval})
 	if err != nil {
 		return err
 	}
@@ -356,13 +360,13 @@ func (a *App) guardedClient() *http.Client {
 	}}
 }
 
-type buckets struct{ config, secrets, schemas, identity jetstream.KeyValue }
+type buckets struct{ config, secrets, schemas, identity, lanes jetstream.KeyValue }
 
 func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) {
 	var b buckets
 	for name, kv := range map[string]*jetstream.KeyValue{
 		topology.BucketConfig: &b.config, topology.BucketSecrets: &b.secrets,
-		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity,
+		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity, topology.BucketLanes: &b.lanes,
 	} {
 		var err error
 		if *kv, err = js.KeyValue(ctx, name); err != nil {

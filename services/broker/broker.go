@@ -45,6 +45,10 @@ type Deps struct {
 	Claims  dedup.Claims
 	Schemas Schemas
 	Catalog Catalog
+	// Lanes knows which subscriptions have a lane of their own. May be nil.
+	Lanes interface {
+		Open(subscription string) bool
+	}
 	Log     *slog.Logger
 	Metrics *Metrics
 	// Spans exports what accepting takes. May be nil.

@@ -103,6 +103,7 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 		}
 		d := event.Delivery{
 			Event: ev.ID, Subscription: s.Name, Round: 1, Policy: s.Policy, Priority: s.Priority, Revision: revision,
+			Own: b.ownLane(s),
 		}
 		r.queued = append(r.queued, b.Queue.Enqueue(&d, ev.TraceParent))
 	}
@@ -121,6 +122,12 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 		b.Metrics.lag(md.Timestamp)
 	}
 	return r, matches
+}
+
+// ownLane reports whether a subscription's deliveries go to its own lane. It may
+// not have heard of the newest; then a dispatcher moves them.
+func (b *Broker) ownLane(s *subscription.Subscription) bool {
+	return s.OwnLane() || b.Lanes != nil && b.Lanes.Open(s.Name)
 }
 
 // passes evaluates a filter. The event is read at most once for all filters;

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -40,19 +41,30 @@ type Catalog interface {
 
 // Config holds what operators may tune. The zero value is usable.
 type Config struct {
-	// Concurrency is the number of attempts in flight at once in each lane.
-	// Default 128.
+	// Concurrency is the number of attempts in flight at once in all shared lanes
+	// together, not counting those that take long, and in each own lane. Default 128.
 	Concurrency int
 	// DoneTTL is how long a delivered delivery is remembered. Default 15m.
 	DoneTTL time.Duration
+	// ProbeInterval is the longest wait between two tries at an endpoint that fails.
+	// Default 60s.
+	ProbeInterval time.Duration
+	// Hold is how long an own lane that is of no more use is kept at least, lest it
+	// is opened and closed all the time. Default 15s.
+	Hold time.Duration
 }
 
 func (c *Config) setDefaults() {
 	if c.Concurrency == 0 {
 		c.Concurrency = 128
 	}
-	if c.DoneTTL == 0 {
-		c.DoneTTL = 15 * time.Minute
+	for _, d := range []struct {
+		at  *time.Duration
+		def time.Duration
+	}{{&c.DoneTTL, 15 * time.Minute}, {&c.ProbeInterval, time.Minute}, {&c.Hold, 15 * time.Second}} {
+		if *d.at == 0 {
+			*d.at = d.def
+		}
 	}
 }
 
@@ -60,12 +72,16 @@ func (c *Config) setDefaults() {
 type Deps struct {
 	Events  Events
 	Queue   *queue.Queue
+	Lanes   *queue.OwnLanes
 	Claims  dedup.Claims
 	Ledger  *ledger.Ledger
 	Letters *deadletter.Letters
 	Catalog Catalog
 	// Open makes a subscription's destination.
 	Open func(*subscription.Subscription) (destination.Destination, error)
+	// Alert is told that a subscription's endpoint fails, with the attempt that
+	// showed it, or is back; by one process each time. May be nil.
+	Alert func(ctx context.Context, sub *subscription.Subscription, failing bool, last *event.Attempt)
 	// Disable disables a subscription whose endpoint is gone.
 	Disable func(ctx context.Context, name string) error
 	Log     *slog.Logger
@@ -79,7 +95,10 @@ type Dispatcher struct {
 	Deps
 	cfg     Config
 	targets targets
+	gate    *gate
+	long    atomic.Int64 // attempts in flight that left the gate because they take long
 	changed chan struct{}
+	own     ownLanes
 }
 
 // New returns a Dispatcher. It does nothing until [Dispatcher.Run] is called.
@@ -91,7 +110,12 @@ func New(d Deps, cfg Config) (*Dispatcher, error) {
 	if d.Metrics == nil {
 		d.Metrics = none()
 	}
-	return &Dispatcher{Deps: d, cfg: cfg, targets: targets{open: d.Open}, changed: make(chan struct{}, 1)}, nil
+	made := &Dispatcher{
+		Deps: d, cfg: cfg, targets: targets{open: d.Open}, gate: newGate(cfg.Concurrency),
+		changed: make(chan struct{}, 1), own: ownLanes{m: map[string]*ownLane{}},
+	}
+	d.Lanes.OnChange(made.laneChanged)
+	return made, nil
 }
 
 // CatalogChanged says that policies or subscriptions changed. It does not block.
@@ -102,16 +126,55 @@ func (d *Dispatcher) CatalogChanged() {
 	}
 }
 
+// A place is where a lease is from: the slots that it holds, and the rules there.
+type place struct {
+	// leave gives up the slots, once, for another delivery to have them.
+	leave func()
+	// own is nil in a shared lane.
+	own *ownLane
+	// probe says that this is the one try at an endpoint that fails.
+	probe bool
+}
+
+// handleShared makes an attempt at a delivery from a shared lane, or moves it to
+// its subscription's own.
+func (d *Dispatcher) handleShared(running context.Context, lease *queue.Lease) {
+	dl := lease.Delivery()
+	p := d.Catalog.Policy(dl.Policy)
+	d.gate.enter(dl.Priority, lease, p.AckWait()/2)
+	leave := sync.OnceFunc(func() {
+		d.gate.leave()
+		lease.Leave()
+	})
+	defer leave()
+	if sub, ok := d.Catalog.Subscription(dl.Subscription); ok && !sub.Disabled && (sub.OwnLane() || d.Lanes.Open(sub.Name)) {
+		d.move(running, lease, sub)
+		return
+	}
+	d.handle(running, lease, p, place{leave: leave})
+}
+
+// move puts a delivery into its subscription's own lane. If that fails, it comes
+// again.
+func (d *Dispatcher) move(running context.Context, lease *queue.Lease, sub *subscription.Subscription) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
+	defer cancel()
+	if err := d.Queue.Move(ctx, lease, 0); err != nil {
+		d.Log.Error("a delivery was not moved to its subscription's own lane; it will come again", "event", lease.Delivery().Event, "subscription", sub.Name, "err", err)
+		return
+	}
+	d.Metrics.moved.Inc()
+}
+
 // handle makes an attempt at a leased delivery and settles the lease. Where
 // something of ours fails, it holds the lease until that works again or running
 // is done; then the lease runs out, and the queue hands the delivery out again.
-func (d *Dispatcher) handle(running context.Context, lease *queue.Lease) {
+func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *policy.Policy, at place) {
 	// An attempt outlives the signal that stops the lane: cutting it short would
 	// make every deploy a burst of retries. Its own timeout bounds it.
 	ctx := context.WithoutCancel(running)
 	dl := lease.Delivery()
 	log := d.Log.With("event", dl.Event, "subscription", dl.Subscription, "round", dl.Round, "attempt", dl.Attempt)
-	p := d.Catalog.Policy(dl.Policy)
 
 	var mine bool
 	if !hold(running, lease, p, log.With("for", "its claim"), func() (err error) {
@@ -151,11 +214,19 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease) {
 		d.bury(ctx, lease, letter(dl, ev, "refused", "the subscription's destination cannot be used: "+err.Error()), log)
 		return
 	}
-	if !target.enter(running, sub.MaxInFlight, p.AckWait()/2, lease) {
+	if at.own == nil {
+		// Who waits here waits in front of others.
+		if !target.enter(longAfter) {
+			d.isolate(running, sub, queue.Slow, nil, time.Time{})
+			d.move(running, lease, sub)
+			return
+		}
+	} else if !target.wait(running.Done(), p.AckWait()/2, lease) {
 		return // on the way down; the lease runs out
 	}
-	a, res := d.attempt(ctx, target.dest, ev, lease, p)
+	a, res := d.attempt(running, target, ev, lease, p, at)
 	target.leave()
+	d.learn(running, sub, target.health, a, res, at)
 	d.settle(running, lease, p, ev, a, res, log)
 }
 
@@ -210,6 +281,15 @@ func (d *Dispatcher) claim(ctx context.Context, lease *queue.Lease, p *policy.Po
 		case claim.Mine(owner):
 			return true, nil
 		}
+		// Moved here from the message that the claim is for. That one, should it still
+		// be there, was or will be moved, and finds the claim taken.
+		if dl.From != 0 && claim.Owner == strconv.FormatUint(dl.From, 10) {
+			taken, err := d.Claims.Takeover(ctx, key, claim, owner, ttl)
+			if err != nil || taken {
+				return taken, err
+			}
+			continue
+		}
 		// Undone, and somebody else's. While that message is there, it is the one;
 		// a loss of power can keep a claim and lose the message that it names.
 		if alive, err := d.alive(ctx, claim.Owner, dl); err != nil || alive {
@@ -251,15 +331,35 @@ func elapsedLimit(p *policy.Policy) time.Duration {
 	return policy.MaxMaxElapsed
 }
 
+const (
+	// longAfter is how long an attempt may hold up others: then it goes on, but its
+	// slot is another's. It is also how long a delivery in a shared lane waits for
+	// one of its subscription's own slots.
+	longAfter = 100 * time.Millisecond
+	// longMax bounds the attempts of this process that go on without a slot.
+	longMax = 2048
+	// How many of them a subscription may have before it is slow: fewer, the more
+	// there are.
+	longMost, longLeast = 32, 4
+)
+
 // attempt makes one try and describes it.
-func (d *Dispatcher) attempt(ctx context.Context, dest destination.Destination, ev *event.Event, lease *queue.Lease, p *policy.Policy) (*event.Attempt, destination.Result) {
+func (d *Dispatcher) attempt(running context.Context, t *target, ev *event.Event, lease *queue.Lease, p *policy.Policy, at place) (*event.Attempt, destination.Result) {
+	ctx := context.WithoutCancel(running)
 	dl := lease.Delivery()
 	now := time.Now()
 	sendCtx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	own := telemetry.Child(lease.TraceParent())
 	d.Metrics.inFlight.Inc()
-	res := dest.Send(sendCtx, &destination.Message{Event: ev, Delivery: dl, TraceParent: own, Now: now})
+	var done func()
+	if at.own == nil {
+		done = d.watch(running, t, at.leave)
+	}
+	res := t.dest.Send(sendCtx, &destination.Message{Event: ev, Delivery: dl, TraceParent: own, Now: now})
+	if done != nil {
+		done()
+	}
 	d.Metrics.inFlight.Dec()
 	if d.Spans != nil {
 		d.Spans.Record(ctx, &telemetry.Span{
@@ -272,22 +372,58 @@ func (d *Dispatcher) attempt(ctx context.Context, dest destination.Destination, 
 	}
 	a := &event.Attempt{
 		Event: ev.ID, Type: ev.Type, Subscription: dl.Subscription, Round: dl.Round, Number: dl.Attempt,
-		Outcome: res.Outcome(p.Retryable), Destination: dest.String(), Status: res.Status, ErrorClass: res.ErrorClass,
+		Outcome: res.Outcome(p.Retryable), Destination: t.dest.String(), Status: res.Status, ErrorClass: res.ErrorClass,
 		Response: text(res.Response), At: now, Latency: res.Latency, Queued: dl.Queued,
 	}
 	if res.Err != nil {
 		a.Error = res.Err.Error()
 	}
+	blocking := at.own != nil && t.sub.Blocking
+	if blocking && a.Outcome == event.Refused && !res.Gone {
+		a.Outcome = event.Retry
+	}
 	if a.Outcome == event.Retry {
 		delay := max(p.Schedule.Delay(dl.Attempt, rand.Float64), res.RetryAfter)
 		a.NextAt = time.Now().Add(delay)
-		if dl.Attempt > p.MaxRetries || a.NextAt.Sub(dl.Queued) > elapsedLimit(p) {
+		if !blocking && (dl.Attempt > p.MaxRetries || a.NextAt.Sub(dl.Queued) > elapsedLimit(p)) {
 			a.Outcome, a.NextAt = event.Exhausted, time.Time{}
 		}
 	}
 	d.Metrics.attempted(a, ev)
 	return a, res
 }
+
+// watch makes an attempt that takes long give up its slots, and isolates a
+// subscription that has many of them. The result is called when the attempt ends.
+func (d *Dispatcher) watch(running context.Context, t *target, leave func()) (done func()) {
+	const (
+		short int32 = iota
+		long
+		over
+	)
+	var state atomic.Int32
+	timer := time.AfterFunc(longAfter, func() {
+		all := d.long.Add(1)
+		if all > longMax || !state.CompareAndSwap(short, long) {
+			d.long.Add(-1)
+			return // it keeps its slots, or has ended
+		}
+		n := t.health.long.Add(1)
+		leave()
+		if int64(n) >= longLimit(all) {
+			d.isolate(running, t.sub, queue.Slow, nil, time.Time{})
+		}
+	})
+	return func() {
+		timer.Stop()
+		if state.Swap(over) == long {
+			d.long.Add(-1)
+			t.health.long.Add(-1)
+		}
+	}
+}
+
+func longLimit(all int64) int64 { return max(longLeast, longMost-longMost*all/longMax) }
 
 // settle records the attempt and then ends the lease with what it taught. It
 // runs under no attempt's time limit: an attempt that used up its time happened
@@ -370,67 +506,4 @@ func letter(dl *event.Delivery, ev *event.Event, reason, detail string) *event.D
 		l.Type, l.Source, l.Context, l.Tenant = ev.Type, ev.Source, ev.Context, ev.Tenant
 	}
 	return l
-}
-
-// targets keeps the destinations of subscriptions, made anew when one changed.
-type targets struct {
-	open func(*subscription.Subscription) (destination.Destination, error)
-	m    sync.Map // name → *target
-}
-
-type target struct {
-	sub   *subscription.Subscription
-	dest  destination.Destination
-	slots chan struct{} // nil without a limit of the subscription's own
-}
-
-func (t *targets) get(sub *subscription.Subscription) (*target, error) {
-	if v, ok := t.m.Load(sub.Name); ok {
-		if got, ok := v.(*target); ok && got.sub == sub {
-			return got, nil
-		}
-	}
-	dest, err := t.open(sub)
-	if err != nil {
-		return nil, err
-	}
-	made := &target{sub: sub, dest: dest}
-	if sub.MaxInFlight > 0 {
-		made.slots = make(chan struct{}, sub.MaxInFlight)
-	}
-	t.m.Store(sub.Name, made)
-	return made, nil
-}
-
-// enter waits for one of the subscription's own slots, and keeps the lease
-// alive meanwhile. It reports false when ctx is done.
-func (t *target) enter(ctx context.Context, limit int, every time.Duration, lease *queue.Lease) bool {
-	if limit == 0 || t.slots == nil {
-		return true
-	}
-	select {
-	case t.slots <- struct{}{}:
-		return true
-	default:
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case t.slots <- struct{}{}:
-			return true
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-			if err := lease.Extend(); err != nil {
-				return false
-			}
-		}
-	}
-}
-
-func (t *target) leave() {
-	if t.slots != nil {
-		<-t.slots
-	}
 }

@@ -20,12 +20,6 @@ const (
 	laneRetry = time.Second
 )
 
-// laneKey names a shared lane.
-type laneKey struct {
-	policy   string
-	priority event.Priority
-}
-
 // running is a lane that hands out leases, with the settings that its consumer has.
 type running struct {
 	cancel   context.CancelFunc
@@ -37,11 +31,18 @@ type running struct {
 func (d *Dispatcher) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	lanes := map[laneKey]*running{}
+	lanes := map[queue.Lane]*running{}
+	var sweptAt time.Time
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		if err := d.reconcile(ctx, lanes, &wg); err != nil && ctx.Err() == nil {
+		err := errors.Join(d.reconcile(ctx, lanes, &wg), d.reconcileOwn(ctx, &wg))
+		if time.Since(sweptAt) >= lookEvery {
+			sweptAt = time.Now()
+			err = errors.Join(err, d.sweep(ctx))
+			d.targets.forget(d.there)
+		}
+		if err != nil && ctx.Err() == nil {
 			d.Log.Error("the lanes could not be brought up to date; they will be again soon", "err", err)
 			tick.Reset(laneRetry)
 		} else {
@@ -56,20 +57,25 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 }
 
+func (d *Dispatcher) there(name string) bool {
+	_, ok := d.Catalog.Subscription(name)
+	return ok
+}
+
 // reconcile gives every policy a lane for each priority, and the lanes of
 // policies that are gone the time to run empty.
-func (d *Dispatcher) reconcile(ctx context.Context, lanes map[laneKey]*running, wg *sync.WaitGroup) error {
-	wanted := map[laneKey]*policy.Policy{}
+func (d *Dispatcher) reconcile(ctx context.Context, lanes map[queue.Lane]*running, wg *sync.WaitGroup) error {
+	wanted := map[queue.Lane]*policy.Policy{}
 	for _, p := range d.Catalog.Policies() {
 		for _, prio := range event.Priorities() {
-			wanted[laneKey{p.Name, prio}] = p
+			wanted[queue.Shared(p.Name, prio)] = p
 		}
 	}
 	// A subscription can name a policy that is not there: one that does not
 	// compile, or that somebody deleted behind the Master API's back.
 	for s := range d.Catalog.Subscriptions().All() {
 		for _, prio := range event.Priorities() {
-			if key := (laneKey{s.Policy, prio}); wanted[key] == nil {
+			if key := queue.Shared(s.Policy, prio); wanted[key] == nil {
 				wanted[key] = d.Catalog.Policy(s.Policy)
 			}
 		}
@@ -80,13 +86,16 @@ func (d *Dispatcher) reconcile(ctx context.Context, lanes map[laneKey]*running, 
 	}
 	var failed error
 	for _, l := range there {
-		key := laneKey{l.Policy, l.Priority}
+		key := l.Lane
+		if key.Subscription != "" {
+			continue // own lanes have their own
+		}
 		if wanted[key] != nil {
 			continue
 		}
 		gone := false
 		if l.Waiting == 0 && l.Pending == 0 {
-			if gone, err = d.Queue.RemoveLane(ctx, l.Policy, l.Priority); err != nil {
+			if gone, err = d.Queue.RemoveLane(ctx, key); err != nil {
 				failed = errors.Join(failed, err)
 			}
 		}
@@ -108,7 +117,7 @@ func (d *Dispatcher) reconcile(ctx context.Context, lanes map[laneKey]*running, 
 	return failed
 }
 
-func (d *Dispatcher) ensure(ctx context.Context, key laneKey, p *policy.Policy, lanes map[laneKey]*running, wg *sync.WaitGroup) error {
+func (d *Dispatcher) ensure(ctx context.Context, key queue.Lane, p *policy.Policy, lanes map[queue.Lane]*running, wg *sync.WaitGroup) error {
 	describe := p.Describe()
 	settings := fmt.Sprint(p.MaxDeliver(), p.AckWait(), describe)
 	r := lanes[key]
@@ -116,8 +125,7 @@ func (d *Dispatcher) ensure(ctx context.Context, key laneKey, p *policy.Policy, 
 		return nil
 	}
 	err := d.Queue.EnsureLane(ctx, queue.LaneConfig{
-		Policy: key.policy, Priority: key.priority,
-		MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: describe,
+		Lane: key, MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: describe,
 	})
 	if err != nil {
 		return err
@@ -137,24 +145,21 @@ func (d *Dispatcher) ensure(ctx context.Context, key laneKey, p *policy.Policy, 
 
 // lane hands out a lane's leases until ctx is done. If the lane's consumer is
 // deleted under it, it is made again.
-func (d *Dispatcher) lane(ctx context.Context, key laneKey) {
+func (d *Dispatcher) lane(ctx context.Context, key queue.Lane) {
 	for {
-		err := d.Queue.Consume(ctx, key.policy, key.priority, d.cfg.Concurrency, func(l *queue.Lease) {
-			d.handle(ctx, l)
-		})
+		err := d.Queue.Consume(ctx, key, d.cfg.Concurrency, func(l *queue.Lease) { d.handleShared(ctx, l) })
 		if ctx.Err() != nil {
 			return
 		}
-		d.Log.Warn("a lane ended and is begun again", "policy", key.policy, "priority", key.priority, "err", err)
+		d.Log.Warn("a lane ended and is begun again", "policy", key.Policy, "priority", key.Priority, "err", err)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(laneRetry):
 		}
-		p := d.Catalog.Policy(key.policy)
+		p := d.Catalog.Policy(key.Policy)
 		if err := d.Queue.EnsureLane(ctx, queue.LaneConfig{
-			Policy: key.policy, Priority: key.priority,
-			MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: p.Describe(),
+			Lane: key, MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: p.Describe(),
 		}); err != nil && ctx.Err() == nil {
 			d.Log.Warn("its consumer was not made", "err", err)
 		}

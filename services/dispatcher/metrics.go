@@ -13,6 +13,8 @@ type Metrics struct {
 	attempts   *prometheus.CounterVec
 	delivered  prometheus.Counter // of attempts, since it is the hot one
 	duplicates prometheus.Counter
+	moved      prometheus.Counter
+	lanes      *prometheus.GaugeVec
 	letters    *prometheus.CounterVec
 	latency    prometheus.Histogram
 	endToEnd   prometheus.Histogram
@@ -22,7 +24,7 @@ type Metrics struct {
 // NewMetrics registers the dispatcher's metrics.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := none()
-	reg.MustRegister(m.attempts, m.duplicates, m.letters, m.latency, m.endToEnd, m.inFlight)
+	reg.MustRegister(m.attempts, m.duplicates, m.moved, m.lanes, m.letters, m.latency, m.endToEnd, m.inFlight)
 	return m
 }
 
@@ -32,6 +34,10 @@ func none() *Metrics {
 			Name: "posthorn_attempts_total", Help: "Attempts at deliveries, by outcome."}, []string{"outcome"}),
 		duplicates: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "posthorn_deliveries_duplicate_total", Help: "Deliveries that came again and were dropped without sending."}),
+		moved: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "posthorn_deliveries_moved_total", Help: "Deliveries that were moved to their subscription's own lane."}),
+		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "posthorn_own_lanes", Help: "Subscriptions that have a lane of their own, by reason; one can have several."}, []string{"reason"}),
 		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "posthorn_deadletters_total", Help: "Deliveries that were given up, by reason."}, []string{"reason"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -66,7 +66,9 @@ func newRig(t *testing.T) *rig {
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // subscribe fills in what every subscription here has in common.
-func (r *rig) subscribe(doc string) {
+func (r *rig) subscribe(doc string) { r.subscribeTo(r.endpoint, doc) }
+
+func (r *rig) subscribeTo(e *endpoint, doc string) {
 	r.t.Helper()
 	spec := new(posthornv1.Subscription)
 	if err := protojson.Unmarshal([]byte(doc), spec); err != nil {
@@ -75,7 +77,7 @@ func (r *rig) subscribe(doc string) {
 	if spec.Destination == nil {
 		spec.Destination = &posthornv1.Destination{Kind: &posthornv1.Destination_Webhook{Webhook: &posthornv1.Webhook{}}}
 	}
-	spec.GetDestination().GetWebhook().Url = r.endpoint.URL
+	spec.GetDestination().GetWebhook().Url = e.URL
 	spec.Types = []string{"#"}
 	s, err := subscription.Compile(spec, []string{"hush-hush"})
 	if err != nil {
@@ -91,6 +93,7 @@ type parts struct {
 	ledger  *ledger.Ledger
 	letters *deadletter.Letters
 	claims  *dedup.KV
+	lanes   *queue.OwnLanes
 	*dispatcher.Dispatcher
 }
 
@@ -117,10 +120,13 @@ func (r *rig) parts() *parts {
 	js, err := jetstream.New(nc)
 	must(err)
 	p.claims = dedup.NewKV(js)
+	kv, err := js.KeyValue(r.t.Context(), topology.BucketLanes)
+	must(err)
+	p.lanes = queue.NewOwnLanes(kv, discard())
 	client := webhook.NewClient(netguard.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), webhook.Config{})
 	r.t.Cleanup(client.Close)
 	p.Dispatcher, err = dispatcher.New(dispatcher.Deps{
-		Events: r.store, Queue: p.queue, Claims: p.claims, Ledger: p.ledger, Letters: p.letters, Catalog: r.catalog, Log: discard(),
+		Events: r.store, Queue: p.queue, Lanes: p.lanes, Claims: p.claims, Ledger: p.ledger, Letters: p.letters, Catalog: r.catalog, Log: discard(),
 		Open: func(s *subscription.Subscription) (destination.Destination, error) {
 			return webhook.New(client, s.Spec.GetDestination().GetWebhook(), s.Name, s.Secrets)
 		},
@@ -130,7 +136,7 @@ func (r *rig) parts() *parts {
 			r.disabled = append(r.disabled, name)
 			return nil
 		},
-	}, dispatcher.Config{Concurrency: 8})
+	}, dispatcher.Config{Concurrency: 8, ProbeInterval: 2 * time.Second, Hold: time.Second})
 	must(err)
 	return p
 }
@@ -147,6 +153,11 @@ func (r *rig) run(p *parts) (stop func()) {
 	wg.Go(func() {
 		if err := p.Run(ctx); err != nil {
 			r.t.Errorf("dispatcher: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if err := p.lanes.Run(ctx); err != nil {
+			r.t.Errorf("lanes: %v", err)
 		}
 	})
 	wg.Go(func() {
@@ -301,6 +312,7 @@ type endpoint struct {
 	mu     sync.Mutex
 	got    []http.Header
 	answer func(n int, w http.ResponseWriter)
+	look   func(h http.Header, w http.ResponseWriter)
 }
 
 func newEndpoint(t *testing.T) *endpoint {
@@ -310,8 +322,11 @@ func newEndpoint(t *testing.T) *endpoint {
 		_, _ = io.Copy(io.Discard, r.Body) // a body that breaks off is the sender's to notice
 		e.mu.Lock()
 		e.got = append(e.got, r.Header.Clone())
-		n, answer := len(e.got), e.answer
+		n, answer, look := len(e.got), e.answer, e.look
 		e.mu.Unlock()
+		if look != nil {
+			look(r.Header, w)
+		}
 		if answer != nil {
 			answer(n, w)
 		}
@@ -325,6 +340,15 @@ func (e *endpoint) answers(f func(n int, w http.ResponseWriter)) {
 	defer e.mu.Unlock()
 	e.answer = f
 }
+
+// handle answers by what a request says.
+func (e *endpoint) handle(f func(h http.Header, w http.ResponseWriter)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.look = f
+}
+
+func withSubjects(filter string) jetstream.StreamInfoOpt { return jetstream.WithSubjectFilter(filter) }
 
 func status(code int) func(int, http.ResponseWriter) {
 	return func(_ int, w http.ResponseWriter) { w.WriteHeader(code) }

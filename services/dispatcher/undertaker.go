@@ -12,6 +12,7 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/policy"
 )
 
 // advisory is the server's word on a delivery that it handed out for the last
@@ -73,7 +74,13 @@ func (d *Dispatcher) advised(ctx context.Context, data []byte) error {
 	if err != nil {
 		return err
 	}
-	dl.Attempt = a.Deliveries
+	dl.Attempt = dl.Tries + a.Deliveries
+	if dl.Own {
+		dl.Policy = policy.DefaultName
+		if sub, ok := d.Catalog.Subscription(dl.Subscription); ok {
+			dl.Policy, dl.Priority = sub.Policy, sub.Priority
+		}
+	}
 	owner := strconv.FormatUint(dl.Sequence, 10)
 	claim, err := d.Claims.Claim(ctx, claimKey(&dl), owner, claimTTL(d.Catalog.Policy(dl.Policy)))
 	if err != nil {
