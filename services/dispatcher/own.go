@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/posthornhq/posthorn/pkg/destination"
-	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/policy"
 	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/subscription"
@@ -35,94 +33,6 @@ const (
 	// it reserves another cannot have.
 	limitedAhead = 500 * time.Millisecond
 )
-
-// learn takes from an attempt what it taught about the endpoint.
-func (d *Dispatcher) learn(running context.Context, sub *subscription.Subscription, h *health, a *event.Attempt, res destination.Result, at place) {
-	switch a.Outcome {
-	case event.Delivered, event.Refused:
-		// Refused is an answer: the endpoint is there.
-		h.failures.Store(0)
-		if s, ok := d.Lanes.Get(sub.Name); ok && (s.Has(queue.Failing) || s.Has(queue.Throttled)) {
-			d.recovered(running, sub, at.probe)
-		}
-		return
-	}
-	n := h.failures.Add(1)
-	if res.RetryAfter > 0 && res.Verdict == destination.Answered {
-		d.isolate(running, sub, queue.Throttled, a, time.Now().Add(min(res.RetryAfter, throttleMost)))
-		return
-	}
-	if n >= failuresMost || at.probe {
-		d.isolate(running, sub, queue.Failing, a, time.Time{})
-	}
-}
-
-// isolate gives a subscription a lane of its own, for a reason.
-func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscription, why queue.Reason, a *event.Attempt, until time.Time) {
-	if s, ok := d.Lanes.Get(sub.Name); ok && !s.Closing && s.Has(why) && !until.After(s.Until) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
-	defer cancel()
-	mine, err := d.Lanes.Edit(ctx, sub.Name, func(s *queue.OwnState, there bool) queue.Change {
-		if there && !s.Closing && s.Has(why) && !until.After(s.Until) {
-			return queue.Keep
-		}
-		if !there || s.Closing {
-			*s = queue.OwnState{Since: time.Now()}
-		}
-		s.Reasons = s.With(why)
-		switch why {
-		case queue.Throttled:
-			s.Until = until
-		case queue.Failing:
-			s.Probes = 0
-			s.Until = time.Now().Add(probeFirst)
-		}
-		if a != nil {
-			s.Failures, s.Error = int(d.targets.healthOf(sub.Name).failures.Load()), cut(a.Error, 200)
-		}
-		return queue.Write
-	})
-	if err != nil {
-		d.Log.Error("a subscription was not given a lane of its own; its next failure tries again", "subscription", sub.Name, "reason", why, "err", err)
-		return
-	}
-	if mine {
-		d.Log.Warn("a subscription has a lane of its own", "subscription", sub.Name, "reason", why)
-		if why == queue.Failing && d.Alert != nil {
-			d.Alert(ctx, sub, true, a)
-		}
-	}
-}
-
-// recovered says that an endpoint is there again.
-func (d *Dispatcher) recovered(running context.Context, sub *subscription.Subscription, probe bool) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
-	defer cancel()
-	failed := false
-	mine, err := d.Lanes.Edit(ctx, sub.Name, func(s *queue.OwnState, _ bool) queue.Change {
-		failed = s.Has(queue.Failing)
-		// A success from before the destination asked to be left alone says nothing.
-		if !failed && !s.Has(queue.Throttled) || !probe && s.Has(queue.Throttled) && time.Now().Before(s.Until) {
-			return queue.Keep
-		}
-		s.Reasons = s.Without(queue.Failing, queue.Throttled)
-		s.Failures, s.Probes, s.Error, s.Until = 0, 0, "", time.Time{}
-		s.Since = time.Now()
-		return queue.Write
-	})
-	if err != nil {
-		d.Log.Error("a lane was not opened; the next success tries again", "subscription", sub.Name, "err", err)
-		return
-	}
-	if mine {
-		d.Log.Info("the endpoint is back: the lane is open", "subscription", sub.Name)
-		if failed && d.Alert != nil {
-			d.Alert(ctx, sub, false, nil)
-		}
-	}
-}
 
 // ownLanes are those that this process runs.
 type ownLanes struct {
@@ -605,83 +515,4 @@ func (d *Dispatcher) closeOwn(ctx context.Context, l *ownLane, lanes []queue.Lan
 	}
 	d.Log.Info("a subscription shares its policy's lane again", "subscription", l.name)
 	return d.Lanes.Forget(ctx, l.name)
-}
-
-// A pacer lets the deliveries of a limited lane go, by turns that are reserved
-// among all processes.
-type pacer struct {
-	lanes *queue.OwnLanes
-	name  string
-
-	mu   sync.Mutex
-	next []time.Time // reserved
-}
-
-// wait waits for a turn, and keeps the lease alive meanwhile. It reports false when
-// ctx is done first, or no turn can be had.
-func (p *pacer) wait(ctx context.Context, rate float64, lease *queue.Lease, every time.Duration) bool {
-	at, err := p.take(ctx, rate)
-	for err != nil {
-		// Without a turn nothing goes: a limit that holds only while all is well is none.
-		if !pause(ctx, laneRetry) || lease.Extend() != nil {
-			return false
-		}
-		at, err = p.take(ctx, rate)
-	}
-	for {
-		left := time.Until(at)
-		if left <= 0 {
-			return true
-		}
-		if !pause(ctx, min(left, every)) {
-			return false
-		}
-		if left > every && lease.Extend() != nil {
-			return false
-		}
-	}
-}
-
-// take returns when this process may go next.
-func (p *pacer) take(ctx context.Context, rate float64) (time.Time, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	each := time.Duration(float64(time.Second) / rate)
-	// What nobody used in time is lost: saved up, it would be a burst.
-	for len(p.next) > 0 && time.Since(p.next[0]) > each {
-		p.next = p.next[1:]
-	}
-	if len(p.next) == 0 {
-		// For a while ahead, lest each delivery costs a write.
-		n := max(1, int(rate*limitedAhead.Seconds()))
-		first, err := p.lanes.Reserve(ctx, p.name, n, each)
-		if err != nil {
-			return time.Time{}, err
-		}
-		for i := range n {
-			p.next = append(p.next, first.Add(time.Duration(i)*each))
-		}
-	}
-	at := p.next[0]
-	p.next = p.next[1:]
-	return at, nil
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// cut returns the beginning of a text.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return text([]byte(s[:n])) + "…"
 }

@@ -17,9 +17,11 @@ type benchOptions struct {
 	size        int
 	rate        int
 	inFlight    int
+	count       int // events of a closed loop, when it does not end by the clock
 	durability  string
 	redisURL    string
 	profile     string
+	scenario    string
 	// progress is told what is measured now.
 	progress func(what string)
 }
@@ -59,6 +61,9 @@ directory that is removed at the end.`,
 			if isTerminal(a.stderr) {
 				o.progress = func(what string) { _, _ = fmt.Fprintf(a.stderr, "measuring %s ...\n", what) }
 			}
+			if o.scenario == "isolation" {
+				return showIsolation(cmd.Context(), a, &o)
+			}
 			rows, err := bench(cmd.Context(), &o)
 			if err != nil {
 				return err
@@ -84,6 +89,7 @@ directory that is removed at the end.`,
 	f.StringVar(&o.durability, "durability", "both", "flush, fsync or both")
 	f.IntVar(&o.inFlight, "in-flight", 8, "unanswered events of each gRPC stream")
 	f.StringVar(&o.profile, "cpuprofile", "", "save CPU and allocation profiles of the closed loops as <this>-<way>-<durability>.cpu.pprof and .allocs.pprof")
+	f.StringVar(&o.scenario, "scenario", "path", "path: what an event costs; isolation: what endpoints that hang or are dead cost the others")
 	f.StringVar(&o.redisURL, "redis-url", "", "Redis for the claims")
 	return cmd
 }
@@ -92,6 +98,9 @@ directory that is removed at the end.`,
 func (o *benchOptions) check() ([]string, error) {
 	if o.size < minBenchSize || o.connections < 1 || o.rate < 1 || o.inFlight < 1 || o.duration < time.Second {
 		return nil, usageError{err: fmt.Errorf("--size is at least %d, --connections, --rate and --in-flight at least 1, --duration at least 1s", minBenchSize)}
+	}
+	if o.scenario != "path" && o.scenario != "isolation" {
+		return nil, usageError{err: fmt.Errorf("--scenario %q is none of path, isolation", o.scenario)}
 	}
 	switch o.durability {
 	case "both":
@@ -112,19 +121,11 @@ func bench(ctx context.Context, o *benchOptions) ([]benchRow, error) {
 	// Children end with it, whatever else goes wrong.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	addrs, err := freeAddrs(ctx, 1)
-	if err != nil {
-		return nil, err
-	}
-	sink, err := startChild(ctx, nil, "bench-sink", addrs[0])
+	sink, endpoint, err := startSink(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	defer sink.stop()
-	if err := waitFor(ctx, addrs[0]); err != nil {
-		return nil, fmt.Errorf("bench: the sink: %w", sink.explain(err))
-	}
-	endpoint := &benchEndpoint{addr: addrs[0]}
 
 	row, err := measureRelay(ctx, o, endpoint)
 	if err != nil {
@@ -144,12 +145,32 @@ func bench(ctx context.Context, o *benchOptions) ([]benchRow, error) {
 	return rows, nil
 }
 
-func measurePlatform(ctx context.Context, o *benchOptions, mode, way string, endpoint *benchEndpoint) (*benchRow, error) {
+const benchKey = "bench-key-for-a-loopback-platform-of-a-minute"
+
+func startSink(ctx context.Context) (*child, *benchEndpoint, error) {
+	addrs, err := freeAddrs(ctx, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	sink, err := startChild(ctx, nil, "bench-sink", addrs[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := waitFor(ctx, addrs[0]); err != nil {
+		err = fmt.Errorf("the sink: %w", sink.explain(err))
+		sink.stop()
+		return nil, nil, err
+	}
+	return sink, &benchEndpoint{addr: addrs[0]}, nil
+}
+
+// startPlatform starts all roles in one process, on addresses of which the first is
+// the gateway's, the fifth the broker's and the last that of the metrics.
+func startPlatform(ctx context.Context, o *benchOptions, mode string) (*child, []string, error) {
 	addrs, err := freeAddrs(ctx, 8)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	const key = "bench-key-for-a-loopback-platform-of-a-minute"
 	serve := []string{
 		"serve", "--data", "{dir}/data", "--http", addrs[0], "--grpc", addrs[1], "--api-http", addrs[2],
 		"--api-grpc", addrs[3], "--broker", addrs[4], "--registry", addrs[5], "--nats-listen", addrs[6], "--metrics", addrs[7],
@@ -161,12 +182,17 @@ func measurePlatform(ctx context.Context, o *benchOptions, mode, way string, end
 	if o.profile != "" {
 		serve = append(serve, "--pprof")
 	}
-	p, err := startChild(ctx, []string{"POSTHORN_ADMIN_KEY=" + key}, serve...)
+	p, err := startChild(ctx, []string{"POSTHORN_ADMIN_KEY=" + benchKey}, serve...)
+	return p, addrs, err
+}
+
+func measurePlatform(ctx context.Context, o *benchOptions, mode, way string, endpoint *benchEndpoint) (*benchRow, error) {
+	p, addrs, err := startPlatform(ctx, o, mode)
 	if err != nil {
 		return nil, err
 	}
 	defer p.stop()
-	if err := setUpPlatform(ctx, "http://"+addrs[0], key, endpoint.hook()); err != nil {
+	if err := setUpPlatform(ctx, "http://"+addrs[0], benchKey, endpoint.hook()); err != nil {
 		return nil, p.explain(err)
 	}
 	m := measurement{name: way + ", " + mode, options: o, child: p, endpoint: endpoint, send: httpSender(addrs[0], "/events/bench", o)}

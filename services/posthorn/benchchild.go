@@ -106,13 +106,18 @@ func save(ctx context.Context, url, file string) error {
 
 // setUpPlatform makes the source and the subscription, as soon as it answers.
 func setUpPlatform(ctx context.Context, base, key, hook string) error {
+	return putAll(ctx, base, key, map[string]string{
+		"/api/v1/sources/bench":       `{"kind":"GENERIC","type":"bench.event"}`,
+		"/api/v1/subscriptions/bench": `{"types":["bench.#"],"direction":"INCOMING","destination":{"webhook":{"url":"` + hook + `"}}}`,
+	})
+}
+
+// putAll makes resources, as soon as the platform answers.
+func putAll(ctx context.Context, base, key string, resources map[string]string) error {
 	if err := waitFor(ctx, strings.TrimPrefix(base, "http://")); err != nil {
 		return err
 	}
-	for path, body := range map[string]string{
-		"/api/v1/sources/bench":       `{"kind":"GENERIC","type":"bench.event"}`,
-		"/api/v1/subscriptions/bench": `{"types":["bench.#"],"direction":"INCOMING","destination":{"webhook":{"url":"` + hook + `"}}}`,
-	} {
+	for path, body := range resources {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, base+path, strings.NewReader(body))
 		if err != nil {
 			return err

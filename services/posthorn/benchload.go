@@ -96,7 +96,7 @@ func each(ctx context.Context, o *benchOptions, l load, open func(ctx context.Co
 	var wg sync.WaitGroup
 	for _, c := range conns {
 		wg.Go(func() {
-			n, err := loop(ctx, c, o.size, l, r.begun, due, &seq)
+			n, err := loop(ctx, c, o, l, r.begun, due, &seq)
 			accepted.Add(n)
 			if err != nil {
 				cancel(err)
@@ -113,7 +113,7 @@ func each(ctx context.Context, o *benchOptions, l load, open func(ctx context.Co
 }
 
 // loop sends over one connection, and returns how many events were accepted.
-func loop(ctx context.Context, c benchConn, size int, l load, begun time.Time, due <-chan struct{}, seq *atomic.Int64) (int64, error) {
+func loop(ctx context.Context, c benchConn, o *benchOptions, l load, begun time.Time, due <-chan struct{}, seq *atomic.Int64) (int64, error) {
 	var n int64
 	for ctx.Err() == nil {
 		if l.rate > 0 {
@@ -123,7 +123,11 @@ func loop(ctx context.Context, c benchConn, size int, l load, begun time.Time, d
 		} else if time.Since(begun) >= l.duration {
 			break
 		}
-		if err := c.send(benchBody(size, l.number, seq.Add(1)-1)); err != nil {
+		number := seq.Add(1) - 1
+		if o.count > 0 && number >= int64(o.count) {
+			break
+		}
+		if err := c.send(benchBody(o.size, l.number, number)); err != nil {
 			return n, errors.Join(err, c.close())
 		}
 		n++
@@ -160,13 +164,22 @@ func pace(ctx context.Context, l load, begun time.Time, due chan<- struct{}) {
 type httpConn struct {
 	conn net.Conn
 	in   *bufio.Reader
-	head []byte
+	head func(seq int) []byte
 	req  []byte
 }
 
 // httpSender posts with one request in flight a connection.
 func httpSender(addr, path string, o *benchOptions) sender {
-	head := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, addr, o.size)
+	head := httpHead(addr, path, o)
+	return httpSenderTo(addr, func(int) []byte { return head }, o)
+}
+
+func httpHead(addr, path string, o *benchOptions) []byte {
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, addr, o.size)
+}
+
+// httpSenderTo is [httpSender] with a head for each event, by its number.
+func httpSenderTo(addr string, head func(seq int) []byte, o *benchOptions) sender {
 	return func(ctx context.Context, l load) (result, error) {
 		return each(ctx, o, l, func(ctx context.Context) (benchConn, error) {
 			var dialer net.Dialer
@@ -181,7 +194,8 @@ func httpSender(addr, path string, o *benchOptions) sender {
 }
 
 func (c *httpConn) send(body []byte) error {
-	c.req = append(append(c.req[:0], c.head...), body...)
+	_, seq, _, _ := readBenchBody(body)
+	c.req = append(append(c.req[:0], c.head(seq)...), body...)
 	if _, err := c.conn.Write(c.req); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}

@@ -33,6 +33,9 @@ type arrivals struct {
 	P50 float64 `json:"p50,omitempty"`
 	P95 float64 `json:"p95,omitempty"`
 	P99 float64 `json:"p99,omitempty"`
+	Max float64 `json:"max,omitempty"`
+	// First is when the first event came, in Unix nanoseconds.
+	First int64 `json:"first,omitempty"`
 }
 
 // newBenchSink is the endpoint. It answers 200, notes what came, and says so:
@@ -40,6 +43,10 @@ type arrivals struct {
 //	POST /reset/<n>   begins to count load n, and no other
 //	GET  /stats       arrivals, without the latencies
 //	GET  /latencies   arrivals
+//	POST /close       answers 503 from now on, and notes nothing
+//	POST /open        as at the beginning
+//
+// Events that are posted to /hang are never answered.
 func newBenchSink() *cobra.Command {
 	return &cobra.Command{
 		Use: "bench-sink <listen>", Hidden: true, Args: args(cobra.ExactArgs(1)),
@@ -70,6 +77,7 @@ func newBenchSink() *cobra.Command {
 type benchSink struct {
 	mu   sync.Mutex
 	run  int
+	shut bool
 	seen []bool // by number in the load
 	took []time.Duration
 	at   arrivals
@@ -79,6 +87,7 @@ func (s *benchSink) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	in := bufio.NewReader(conn)
 	ok := []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	no := []byte("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 	var body []byte
 	for {
 		line, err := in.ReadSlice('\n')
@@ -86,8 +95,8 @@ func (s *benchSink) serve(conn net.Conn) {
 			return
 		}
 		answer := ok
-		event := bytes.HasPrefix(line, []byte("POST /hook "))
-		if !event {
+		event, hang := bytes.HasPrefix(line, []byte("POST /hook ")), bytes.HasPrefix(line, []byte("POST /hang "))
+		if !event && !hang {
 			answer = s.control(string(line))
 		}
 		length, err := readHeader(in)
@@ -98,8 +107,12 @@ func (s *benchSink) serve(conn net.Conn) {
 		if _, err := io.ReadFull(in, body); err != nil {
 			return
 		}
-		if event {
-			s.note(body)
+		if hang {
+			_, _ = in.ReadByte() // until the other side gives up
+			return
+		}
+		if event && !s.note(body) {
+			answer = no
 		}
 		if _, err := conn.Write(answer); err != nil {
 			return
@@ -117,10 +130,17 @@ func (s *benchSink) control(line string) []byte {
 		s.run, _ = strconv.Atoi(n) // no number is no load
 		s.at, s.seen, s.took = arrivals{Strays: s.at.Strays}, s.seen[:0], s.took[:0]
 	}
+	switch path {
+	case "/close":
+		s.shut = true
+	case "/open":
+		s.shut = false
+	}
 	at := s.at
 	if path == "/latencies" {
 		slices.Sort(s.took)
 		at.P50, at.P95, at.P99 = percentile(s.took, 50), percentile(s.took, 95), percentile(s.took, 99)
+		at.Max = percentile(s.took, 100)
 	}
 	doc, err := json.Marshal(at)
 	if err != nil {
@@ -138,26 +158,34 @@ func percentile(sorted []time.Duration, p int) float64 {
 	return float64(sorted[max(rank, 1)-1]) / float64(time.Millisecond)
 }
 
-func (s *benchSink) note(body []byte) {
+// note counts an event, and reports false if the sink is closed.
+func (s *benchSink) note(body []byte) bool {
 	now := time.Now()
 	run, seq, sent, ok := readBenchBody(body)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.shut {
+		return false
+	}
 	if !ok || run != s.run {
 		s.at.Strays++
-		return
+		return true
 	}
 	for len(s.seen) <= seq {
 		s.seen = append(s.seen, false)
 	}
 	if s.seen[seq] {
 		s.at.Again++
-		return
+		return true
 	}
 	s.seen[seq] = true
 	s.at.Events++
 	s.at.Last = now.UnixNano()
+	if s.at.First == 0 {
+		s.at.First = s.at.Last
+	}
 	s.took = append(s.took, now.Sub(time.Unix(0, sent)))
+	return true
 }
 
 // A benchEndpoint is the sink as the bench sees it, in a process of its own.
@@ -167,6 +195,9 @@ type benchEndpoint struct {
 }
 
 func (e *benchEndpoint) hook() string { return "http://" + e.addr + "/hook" }
+
+// hang is where events are never answered.
+func (e *benchEndpoint) hang() string { return "http://" + e.addr + "/hang" }
 
 // begin starts the count of a new load and returns its number.
 func (e *benchEndpoint) begin(ctx context.Context) (int, error) {
@@ -193,11 +224,11 @@ func (e *benchEndpoint) ask(ctx context.Context, method, path string) (*arrivals
 }
 
 // drained waits until n events of the load came. An event that is missing after
-// a minute is an error, as is one that came twice.
+// three minutes is an error, as is one that came twice.
 func (e *benchEndpoint) drained(ctx context.Context, n int) (*arrivals, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	most := time.NewTimer(time.Minute)
+	most := time.NewTimer(3 * time.Minute)
 	defer most.Stop()
 	for {
 		at, err := e.ask(ctx, http.MethodGet, "/stats")
@@ -214,7 +245,7 @@ func (e *benchEndpoint) drained(ctx context.Context, n int) (*arrivals, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-most.C:
-			return nil, fmt.Errorf("%d events were accepted, and a minute later %d are delivered", n, at.Events)
+			return nil, fmt.Errorf("%d events were accepted, and three minutes later %d are delivered", n, at.Events)
 		case <-tick.C:
 		}
 	}
