@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,6 +28,9 @@ type routing struct {
 	msg    jetstream.Msg
 	queued []stream.Pending
 	err    error
+	// ordered deliveries are queued in the order of acceptance.
+	ordered []event.Delivery
+	trace   string
 }
 
 // Run routes until ctx is done, finishes what it has begun, and returns nil. It
@@ -47,23 +51,39 @@ func (b *Broker) Run(ctx context.Context, js jetstream.JetStream) error {
 			b.settle(work, r)
 		}
 	}()
+	order := newSequencer(consumer.CachedInfo().AckFloor.Stream)
+	orderCtx, stopOrder := context.WithCancel(work)
+	var ordering sync.WaitGroup
+	ordering.Go(func() { order.run(orderCtx, js) })
 	var matches []*subscription.Subscription
 	run, err := consumer.Consume(func(msg jetstream.Msg) {
 		var r routing
 		r, matches = b.route(work, msg, matches[:0])
-		begun <- r
+		if r.err != nil {
+			begun <- r // and those that come after it in order wait for it
+			return
+		}
+		order.route(sequence(msg), len(r.ordered) > 0, func() {
+			for i := range r.ordered {
+				r.queued = append(r.queued, b.Queue.Enqueue(&r.ordered[i], r.trace))
+			}
+			begun <- r
+		}, func() { b.again(r.msg) })
 	}, jetstream.PullMaxMessages(routeAhead), jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 		if ctx.Err() == nil {
 			b.Log.Warn("the router's consumer complains", "err", err)
 		}
 	}))
 	if err != nil {
+		stopOrder()
 		close(begun)
 		return fmt.Errorf("broker: consume EVENTS: %w", err)
 	}
 	<-ctx.Done()
 	run.Drain()
 	<-run.Closed()
+	stopOrder()
+	ordering.Wait()
 	close(begun)
 	<-settled
 	return nil
@@ -105,9 +125,13 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 			Event: ev.ID, Subscription: s.Name, Round: 1, Policy: s.Policy, Priority: s.Priority, Revision: revision,
 			Own: b.ownLane(s),
 		}
+		if s.Ordered {
+			r.ordered, r.trace = append(r.ordered, d), ev.TraceParent
+			continue
+		}
 		r.queued = append(r.queued, b.Queue.Enqueue(&d, ev.TraceParent))
 	}
-	if len(r.queued) == 0 {
+	if len(r.queued)+len(r.ordered) == 0 {
 		mark, err := b.Ledger.Unmatched(ev.ID, time.Now())
 		if err != nil {
 			r.err = err
@@ -117,7 +141,7 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 		r.queued = append(r.queued, mark)
 		return r, matches
 	}
-	b.Metrics.routed.Add(float64(len(r.queued)))
+	b.Metrics.routed.Add(float64(len(r.queued) + len(r.ordered)))
 	if md, err := msg.Metadata(); err == nil {
 		b.Metrics.lag(md.Timestamp)
 	}
@@ -165,9 +189,23 @@ func (b *Broker) settle(ctx context.Context, r routing) {
 	}
 	b.Metrics.routeErrors.Inc()
 	b.Log.Warn("an event could not be routed; it will be tried again", "event", string(r.msg.Data()), "err", err)
-	if err := r.msg.NakWithDelay(routeRetry); err != nil {
-		b.Log.Warn("its repeat waits for the consumer's AckWait", "err", err)
+	b.again(r.msg)
+}
+
+// again has an event routed again, soon.
+func (b *Broker) again(msg jetstream.Msg) {
+	if err := msg.NakWithDelay(routeRetry); err != nil {
+		b.Log.Warn("an event's routing again waits for the consumer's AckWait", "err", err)
 	}
+}
+
+// sequence returns the sequence of a message on EVENTS; 0 of what is none of its.
+func sequence(msg jetstream.Msg) uint64 {
+	md, err := msg.Metadata()
+	if err != nil {
+		return 0
+	}
+	return md.Sequence.Stream
 }
 
 // header reads from a message of EVENTS what routing needs: everything that
