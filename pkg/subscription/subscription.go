@@ -8,6 +8,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
 	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -32,6 +33,9 @@ type Subscription struct {
 	MaxInFlight int
 	// Filter must let an event pass. It is nil if there is none, which passes all.
 	Filter *Filter
+	// Transform makes the data that is sent. It is nil if there is none: then what is
+	// stored is sent.
+	Transform *transform.Program
 	// Secrets sign, the first one first.
 	Secrets []string
 	// Spec is what it was compiled from, with the destination.
@@ -78,6 +82,13 @@ func Compile(spec *posthornv1.Subscription, secrets []string) (*Subscription, er
 			return nil, fmt.Errorf("subscription: compile %q: %w", s.Name, err)
 		}
 		s.Filter = f
+	}
+	if spec.GetTransform() != "" {
+		p, err := transform.Compile(spec.GetTransform())
+		if err != nil {
+			return nil, fmt.Errorf("subscription: compile %q: transform: %w", s.Name, err)
+		}
+		s.Transform = p
 	}
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -36,7 +37,7 @@ const (
 // other text of at least 8 bytes, which is the key as it stands.
 func Validate(spec *posthornv1.Subscription) error {
 	for _, check := range []func(*posthornv1.Subscription) error{
-		validNames, validTypes, validTenant, validFilter, validDestination, validPace, validSecrets,
+		validNames, validTypes, validTenant, validFilter, validTransform, validDestination, validPace, validSecrets,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -100,12 +101,32 @@ func validFilter(spec *posthornv1.Subscription) error {
 	return nil
 }
 
+func validTransform(spec *posthornv1.Subscription) error {
+	if spec.GetTransform() == "" {
+		return nil
+	}
+	if _, err := transform.Compile(spec.GetTransform()); err != nil {
+		return errs.Field("transform", "%v", err)
+	}
+	return nil
+}
+
+// ValidOrderingKey returns an error of kind [errs.Invalid] if the ordering key of
+// spec is not one. Whether spec may have any is for others to say.
+func ValidOrderingKey(spec *posthornv1.Subscription) error {
+	if spec.GetOrderingKey() == "" {
+		return nil
+	}
+	if _, err := CompileKey(spec.GetOrderingKey()); err != nil {
+		return errs.Field("orderingKey", "%v", err)
+	}
+	return nil
+}
+
 // validPace refuses what would be promised and not kept: order, rates and pauses
 // need a lane for the subscription alone.
 func validPace(spec *posthornv1.Subscription) error {
 	switch rate := spec.GetRatePerSecond(); {
-	case spec.GetTransform() != "":
-		return errs.Field("transform", "transformations are not available in this version; leave it out")
 	case spec.GetDestination().GetWebhook().GetAuth() != nil:
 		return errs.Field("destination.webhook.auth", "is not available in this version; use destination.webhook.headers")
 	case spec.GetOrdered() || spec.GetOrderingKey() != "" || spec.GetOnExhausted() != 0:
