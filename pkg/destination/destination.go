@@ -19,6 +19,9 @@ const (
 	ClassBlocked = "blocked" // an address that the platform may not connect to
 	ClassClosed  = "closed"  // the connection was cut
 	ClassOther   = "other"
+	// ClassTransform: there was nothing to send, because the subscription's program
+	// failed.
+	ClassTransform = "transform"
 )
 
 // A Destination is where the deliveries of one subscription go.
@@ -68,6 +71,9 @@ type Result struct {
 	// Gone says that the subscription is to be disabled: the destination said
 	// that it is gone for good, and the subscription wants that to count.
 	Gone bool
+	// Reason, if set, is the reason of the dead letter, in one word, where the
+	// outcome alone would not say it.
+	Reason string
 	// ErrorClass is one of the Class constants, empty if there was an answer.
 	ErrorClass string
 	// Err says why the event is not delivered, nil if it is. Its text is for

@@ -83,7 +83,7 @@ type Attempt struct {
 	Outcome      Outcome       `json:"outcome"`
 	Destination  string        `json:"destination,omitempty"` // for people, without credentials
 	Status       int           `json:"status,omitempty"`      // HTTP status; 0 without an answer
-	ErrorClass   string        `json:"errorClass,omitempty"`  // timeout, connect, dns, tls, blocked, closed, other
+	ErrorClass   string        `json:"errorClass,omitempty"`  // timeout, connect, dns, tls, blocked, closed, transform, other
 	Error        string        `json:"error,omitempty"`
 	Response     string        `json:"response,omitempty"` // the first 4 KiB of the answer's body
 	At           time.Time     `json:"at"`                 // when it began
@@ -105,7 +105,7 @@ type DeadLetter struct {
 	Priority     Priority  `json:"priority,omitempty"`
 	Round        int       `json:"round"`
 	Attempts     int       `json:"attempts"`
-	Reason       string    `json:"reason"` // refused, exhausted, gone, max-deliveries, missing, no-subscription
+	Reason       string    `json:"reason"` // refused, exhausted, gone, max-deliveries, missing, no-subscription, transform
 	Detail       string    `json:"detail,omitempty"`
 	Status       int       `json:"status,omitempty"` // of the last attempt
 	At           time.Time `json:"at"`

@@ -59,6 +59,20 @@ func (l *Ledger) Unmatched(eventID string, at time.Time) (stream.Pending, error)
 // Unmatched is the outcome in the mark of an event that no subscription matched.
 const Unmatched event.Outcome = "unmatched"
 
+// FilterFailed starts to note that a subscription's filter could not be evaluated
+// for an event, which therefore did not match.
+func (l *Ledger) FilterFailed(eventID, subscription, why string, at time.Time) (stream.Pending, error) {
+	data, err := json.Marshal(event.Attempt{Event: eventID, Subscription: subscription, Outcome: FilterError, Error: text(why), At: at})
+	if err != nil {
+		return stream.Pending{}, fmt.Errorf("ledger: encode a note on %s: %w", eventID, err)
+	}
+	return l.pub.Start(&nats.Msg{Subject: topology.AttemptSubject(eventID, subscription, string(FilterError)), Data: data}), nil
+}
+
+// FilterError is the outcome in the note on a filter that could not be evaluated.
+// It is about no delivery.
+const FilterError event.Outcome = "filter-error"
+
 // readBatch is how many records are asked for at once.
 const readBatch = 1000
 

@@ -13,6 +13,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 
 	"github.com/posthornhq/posthorn/pkg/event"
 )
@@ -38,10 +39,16 @@ const (
 // CEL: write double(data.total) * 1.2 > 100.0.
 //
 // A Filter may be used by many goroutines at once.
-type Filter struct {
-	text      string
-	program   cel.Program
-	needsData bool
+type Filter struct{ expression }
+
+// An expression is a compiled one of any type.
+type expression struct {
+	what, text string // "filter"
+	program    cel.Program
+	typ        *cel.Type
+	// data says that it looks into the event's data, event that it asks for
+	// something that only the stored event has.
+	data, event bool
 }
 
 // environment is what filters can refer to. Making it takes long enough to do
@@ -63,18 +70,26 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 // CompileFilter reads a filter. Its error says in words, and with the place,
 // what is wrong.
 func CompileFilter(text string) (*Filter, error) {
-	env, err := environment()
+	x, err := compileExpression("filter", text)
 	if err != nil {
-		return nil, fmt.Errorf("subscription: environment of filters: %w", err)
-	}
-	ast, issues := env.Compile(text)
-	if err := issues.Err(); err != nil {
-		return nil, fmt.Errorf("filter: %w", err)
+		return nil, err
 	}
 	// A dyn could be a condition, but whether it is one would only show event by
 	// event, when nobody looks.
-	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) {
-		return nil, fmt.Errorf("filter is of type %s, must be a condition (bool); compare it with something, as in data.active == true", t)
+	if !x.typ.IsExactType(cel.BoolType) {
+		return nil, fmt.Errorf("filter is of type %s, must be a condition (bool); compare it with something, as in data.active == true", x.typ)
+	}
+	return &Filter{*x}, nil
+}
+
+func compileExpression(what, text string) (*expression, error) {
+	env, err := environment()
+	if err != nil {
+		return nil, fmt.Errorf("subscription: environment of expressions: %w", err)
+	}
+	ast, issues := env.Compile(text)
+	if err := issues.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	program, err := env.Program(ast,
 		cel.EvalOptions(cel.OptOptimize),
@@ -82,23 +97,48 @@ func CompileFilter(text string) (*Filter, error) {
 		cel.InterruptCheckFrequency(interruptEvery),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("filter: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	f := &Filter{text: text, program: program}
-	for _, ref := range ast.NativeRep().ReferenceMap() {
-		if ref.Name == "data" {
-			f.needsData = true
+	x := &expression{what: what, text: text, program: program, typ: ast.OutputType()}
+	for _, r := range ast.NativeRep().ReferenceMap() {
+		switch r.Name {
+		case "data":
+			x.data, x.event = true, true
+		case "subject", "extensions":
+			x.event = true
 		}
 	}
-	return f, nil
+	return x, nil
 }
 
-// String returns the filter as it was written.
-func (f *Filter) String() string { return f.text }
+// String returns the expression as it was written.
+func (x *expression) String() string { return x.text }
 
-// NeedsData reports whether the filter looks into the event's data; if not,
-// the event need not be fetched for it.
-func (f *Filter) NeedsData() bool { return f.needsData }
+// NeedsData reports whether the expression looks into the event's data.
+func (x *expression) NeedsData() bool { return x.data }
+
+// NeedsEvent reports whether the expression asks for something that the headers
+// on stream EVENTS don't have: data, subject or extensions. If not, the event need
+// not be fetched for it.
+func (x *expression) NeedsEvent() bool { return x.event }
+
+// value evaluates the expression.
+func (x *expression) value(ctx context.Context, facts *Facts) (ref.Val, error) {
+	if x.data {
+		if err := facts.decode(); err != nil {
+			return nil, fmt.Errorf("%s %q: %w", x.what, x.text, err)
+		}
+	}
+	// CEL looks at the context only in loops.
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s %q: %w", x.what, x.text, err)
+	}
+	out, _, err := x.program.ContextEval(ctx, facts)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", x.what, x.text, err)
+	}
+	return out, nil
+}
 
 // Eval reports whether e passes. An error means that this can't be told: a
 // field is not in the data, or of another type than the filter expects (has(data.x)
@@ -111,18 +151,9 @@ func (f *Filter) Eval(ctx context.Context, e *event.Event) (bool, error) {
 
 // EvalFacts is [Filter.Eval] for an event that several filters are asked about.
 func (f *Filter) EvalFacts(ctx context.Context, facts *Facts) (bool, error) {
-	if f.needsData {
-		if err := facts.decode(); err != nil {
-			return false, fmt.Errorf("filter %q: %w", f.text, err)
-		}
-	}
-	// CEL looks at the context only in loops.
-	if err := ctx.Err(); err != nil {
-		return false, fmt.Errorf("filter %q: %w", f.text, err)
-	}
-	out, _, err := f.program.ContextEval(ctx, facts)
+	out, err := f.value(ctx, facts)
 	if err != nil {
-		return false, fmt.Errorf("filter %q: %w", f.text, err)
+		return false, err
 	}
 	pass, ok := out.(types.Bool)
 	if !ok {

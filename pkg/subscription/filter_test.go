@@ -214,3 +214,21 @@ func benchmarkFilter(b *testing.B, text string) {
 		}
 	}
 }
+
+// What the router reads headers for must be there.
+func TestNeedsEvent(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		`type == "a" && source == "b" && tenant == "c" && context == "default"`: false,
+		`"data subject extensions" == type`:                                     false,
+		`subject == "a"`:                                                        true, `extensions.zone == "eu"`: true, `"zone" in extensions`: true, `data.x == 1`: true, `type == "a" || subject == ""`: true,
+	} {
+		f, err := subscription.CompileFilter(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.NeedsEvent() != want {
+			t.Errorf("filter %q needs the event: %t, want %t", text, f.NeedsEvent(), want)
+		}
+	}
+}

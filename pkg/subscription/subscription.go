@@ -8,6 +8,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
 	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -30,6 +31,8 @@ type Subscription struct {
 	// Ordered deliveries are tried one at a time, in order of acceptance. Blocking
 	// ones are tried until they succeed, with all others behind them.
 	Ordered, Blocking bool
+	// Key says which of the ordered ones wait for each other. It is nil if all do.
+	Key *Key
 	// Rate is how many attempts may be made a second; 0 is no limit.
 	Rate float64
 	// Pulled deliveries are fetched by the subscriber.
@@ -39,6 +42,9 @@ type Subscription struct {
 	MaxInFlight int
 	// Filter must let an event pass. It is nil if there is none, which passes all.
 	Filter *Filter
+	// Transform makes the data that is sent. It is nil if there is none: then what is
+	// stored is sent.
+	Transform *transform.Program
 	// Secrets sign, the first one first.
 	Secrets []string
 	// Spec is what it was compiled from, with the destination.
@@ -89,6 +95,20 @@ func Compile(spec *posthornv1.Subscription, secrets []string) (*Subscription, er
 			return nil, fmt.Errorf("subscription: compile %q: %w", s.Name, err)
 		}
 		s.Filter = f
+	}
+	if s.Ordered && spec.GetOrderingKey() != "" {
+		k, err := CompileKey(spec.GetOrderingKey())
+		if err != nil {
+			return nil, fmt.Errorf("subscription: compile %q: %w", s.Name, err)
+		}
+		s.Key = k
+	}
+	if spec.GetTransform() != "" {
+		p, err := transform.Compile(spec.GetTransform())
+		if err != nil {
+			return nil, fmt.Errorf("subscription: compile %q: transform: %w", s.Name, err)
+		}
+		s.Transform = p
 	}
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -38,7 +39,7 @@ const (
 // other text of at least 8 bytes, which is the key as it stands.
 func Validate(spec *posthornv1.Subscription) error {
 	for _, check := range []func(*posthornv1.Subscription) error{
-		validNames, validTypes, validTenant, validFilter, validDestination, validPace, validSecrets,
+		validNames, validTypes, validTenant, validFilter, validOrderingKey, validTransform, validDestination, validPace, validSecrets,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -102,18 +103,34 @@ func validFilter(spec *posthornv1.Subscription) error {
 	return nil
 }
 
+func validTransform(spec *posthornv1.Subscription) error {
+	if spec.GetTransform() == "" {
+		return nil
+	}
+	if _, err := transform.Compile(spec.GetTransform()); err != nil {
+		return errs.Field("transform", "%v", err)
+	}
+	return nil
+}
+
+func validOrderingKey(spec *posthornv1.Subscription) error {
+	if spec.GetOrderingKey() == "" {
+		return nil
+	}
+	if _, err := CompileKey(spec.GetOrderingKey()); err != nil {
+		return errs.Field("orderingKey", "%v", err)
+	}
+	return nil
+}
+
 func validPace(spec *posthornv1.Subscription) error {
 	switch rate := spec.GetRatePerSecond(); {
-	case spec.GetTransform() != "":
-		return errs.Field("transform", "transformations are not available in this version; leave it out")
 	case spec.GetDestination().GetWebhook().GetAuth() != nil:
 		return errs.Field("destination.webhook.auth", "is not available in this version; use destination.webhook.headers")
 	case !spec.GetOrdered() && spec.GetOrderingKey() != "":
 		return errs.Field("orderingKey", "is for ordered subscriptions; set ordered, or leave it out")
 	case !spec.GetOrdered() && spec.GetOnExhausted() != posthornv1.Subscription_ON_EXHAUSTED_UNSPECIFIED:
 		return errs.Field("onExhausted", "is for ordered subscriptions; set ordered, or leave it out")
-	case spec.GetOrderingKey() != "":
-		return errs.Field("orderingKey", "is not available in this version; leave it out")
 	case rate != 0 && !(rate >= minRate && rate <= maxRate): // NaN, too
 		return errs.Field("ratePerSecond", "is %v, must be %v to %v, or 0 for no limit", rate, minRate, maxRate)
 	case spec.GetMaxInFlight() < 0:

@@ -114,6 +114,8 @@ func TestWhatIsWrongIsRefusedByField(t *testing.T) {
 		{"a prefix alone", func(s *spec) { s.Secrets = []string{"whsec_"} }, "secrets[0]", "shorter than 8"},
 		{"a short key", func(s *spec) { s.Secrets = []string{"whsec_aHVudGVyMg=="} }, "secrets[0]", "shorter than 8"},
 		{"a key that is not base64", func(s *spec) { s.Secrets = []string{"whsec_hunter2_hunter2"} }, "secrets[0]", "must be base64"},
+		{"a transform that does not parse", func(s *spec) { s.Transform = "{a: " }, "transform", "line 1, column"},
+		{"a transform that reaches out", func(s *spec) { s.Transform = "env.HOME" }, "transform", "environment"},
 		{"too many secrets", func(s *spec) { s.Secrets = make([]string, 11) }, "secrets", "has 11"},
 	}
 	for _, tt := range tests {

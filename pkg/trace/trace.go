@@ -97,6 +97,10 @@ func (t *Tracer) Trace(ctx context.Context, id string) (*Trace, error) {
 			add(Entry{At: a.At, Step: "unmatched", Outcome: "ok", Detail: "no subscription matched"})
 			continue
 		}
+		if a.Outcome == ledger.FilterError {
+			add(Entry{At: a.At, Step: "filter", Outcome: "error", Detail: "no match, since the filter could not be evaluated: " + a.Error, Subscription: a.Subscription})
+			continue
+		}
 		if d := (delivery{a.Subscription, a.Round}); !routed[d] && !a.Queued.IsZero() {
 			routed[d] = true
 			add(Entry{At: a.Queued, Step: "routed", Outcome: "ok", Subscription: a.Subscription, Round: a.Round})
@@ -217,6 +221,7 @@ func (s *summary) attempt(a *event.Attempt) {
 	switch a.Outcome {
 	case ledger.Unmatched:
 		s.unmatched = true
+	case ledger.FilterError: // no delivery came of it
 	case event.Delivered:
 		s.set(d, Delivered)
 	case event.Retry:

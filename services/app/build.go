@@ -31,6 +31,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	"github.com/posthornhq/posthorn/pkg/trace"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
 	"github.com/posthornhq/posthorn/services/broker"
@@ -293,7 +294,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *qu
 	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
 		Events: s.events, Queue: q, Lanes: lanes, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
-		Open: (&opener{webhooks: client}).open,
+		Open: (&opener{webhooks: client, transforms: transform.NewRunner()}).open,
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},

@@ -84,12 +84,17 @@ func (b *Broker) Replay(ctx context.Context, id string) (int, error) {
 		rounds[attempts[i].Subscription] = max(rounds[attempts[i].Subscription], attempts[i].Round)
 	}
 	n := 0
-	var facts *subscription.Facts
+	seen := b.view(ev, ev)
 	for _, s := range b.Catalog.Subscriptions().Match(ev, nil) {
 		if s.Filter != nil {
-			var ok bool
-			if ok, facts, err = b.passes(ctx, s, ev, facts); err != nil {
+			ok, note, err := b.passes(ctx, s, seen)
+			if err != nil {
 				return n, err
+			}
+			if note != nil {
+				if _, err := note.Wait(ctx); err != nil {
+					return n, err
+				}
 			}
 			if !ok {
 				continue

@@ -61,6 +61,7 @@ type Broker struct {
 	cfg Config
 	// marks are claims being marked as done, which no answer waits for.
 	marks sync.WaitGroup
+	noted notes
 }
 
 // New returns a Broker. It accepts at once, and routes while [Broker.Run] runs.

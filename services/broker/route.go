@@ -109,13 +109,17 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 	} else {
 		matches = b.Catalog.Subscriptions().Match(ev, matches)
 	}
-	var facts *subscription.Facts
+	var notes []stream.Pending
+	seen := b.view(ev, nil)
 	for _, s := range matches {
 		if s.Filter != nil {
-			var ok bool
-			if ok, facts, err = b.passes(ctx, s, ev, facts); err != nil {
+			ok, note, err := b.passes(ctx, s, seen)
+			if err != nil {
 				r.err = err
 				return r, matches
+			}
+			if note != nil {
+				notes = append(notes, *note)
 			}
 			if !ok {
 				continue
@@ -126,6 +130,10 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 			Own: b.ownLane(s),
 		}
 		if s.Ordered {
+			if d.Part, err = b.part(ctx, s, seen); err != nil {
+				r.err = err
+				return r, matches
+			}
 			r.ordered, r.trace = append(r.ordered, d), ev.TraceParent
 			continue
 		}
@@ -138,10 +146,11 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 			return r, matches
 		}
 		b.Metrics.unmatched.Inc()
-		r.queued = append(r.queued, mark)
+		r.queued = append(append(r.queued, mark), notes...)
 		return r, matches
 	}
 	b.Metrics.routed.Add(float64(len(r.queued) + len(r.ordered)))
+	r.queued = append(r.queued, notes...)
 	if md, err := msg.Metadata(); err == nil {
 		b.Metrics.lag(md.Timestamp)
 	}
@@ -154,23 +163,16 @@ func (b *Broker) ownLane(s *subscription.Subscription) bool {
 	return s.OwnLane() || b.Lanes != nil && b.Lanes.Open(s.Name)
 }
 
-// passes evaluates a filter. The event is read at most once for all filters;
-// one that cannot be read now makes its routing fail, to be repeated.
-func (b *Broker) passes(ctx context.Context, s *subscription.Subscription, ev *event.Event, facts *subscription.Facts) (bool, *subscription.Facts, error) {
-	if facts == nil {
-		full, err := b.Store.Get(ctx, ev.ID)
-		if err != nil {
-			return false, nil, fmt.Errorf("broker: read %s for a filter: %w", ev.ID, err)
-		}
-		facts = subscription.NewFacts(full)
+// part returns the part of its lane that an ordered delivery goes to.
+func (b *Broker) part(ctx context.Context, s *subscription.Subscription, seen *view) (int, error) {
+	if s.Key == nil {
+		return 0, nil
 	}
-	ok, err := s.Filter.EvalFacts(ctx, facts)
+	facts, err := seen.facts(ctx, s.Key.NeedsEvent())
 	if err != nil {
-		b.Metrics.filterErrors.Inc()
-		b.Log.Debug("a filter could not be evaluated; the event does not match", "event", ev.ID, "subscription", s.Name, "err", err)
-		return false, facts, nil
+		return 0, err
 	}
-	return ok, facts, nil
+	return s.Part(ctx, facts), nil
 }
 
 // settle waits until an event's deliveries are queued, and acknowledges last.
@@ -209,7 +211,8 @@ func sequence(msg jetstream.Msg) uint64 {
 }
 
 // header reads from a message of EVENTS what routing needs: everything that
-// patterns and filters ask for but the data, and the revision.
+// patterns ask for, and filters as long as they need not see the event itself, and
+// the revision.
 func header(msg jetstream.Msg) (*event.Event, uint64, error) {
 	d, context, tokens, err := topology.ParseEventSubject(msg.Subject())
 	if err != nil {

@@ -159,7 +159,21 @@ func (d *Dispatcher) handleShared(running context.Context, lease *queue.Lease) {
 func (d *Dispatcher) move(running context.Context, lease *queue.Lease, sub *subscription.Subscription) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
 	defer cancel()
-	if err := d.Queue.Move(ctx, lease, 0); err != nil {
+	part := 0
+	var err error
+	if sub.Key != nil {
+		var ev *event.Event
+		switch ev, err = d.Events.Get(ctx, lease.Delivery().Event); {
+		case err == nil:
+			part = sub.Part(ctx, subscription.NewFacts(ev))
+		case errs.KindOf(err) == errs.NotFound:
+			part, err = 1, nil // where it becomes a dead letter
+		}
+	}
+	if err == nil {
+		err = d.Queue.Move(ctx, lease, part)
+	}
+	if err != nil {
 		d.Log.Error("a delivery was not moved to its subscription's own lane; it will come again", "event", lease.Delivery().Event, "subscription", sub.Name, "err", err)
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/store"
+	"github.com/posthornhq/posthorn/pkg/subscription"
 )
 
 func to(sub string) func(*event.Delivery) {
@@ -322,6 +323,76 @@ func TestAnOrderedSubscriptionGetsItsEventsInOrder(t *testing.T) {
 	defer mu.Unlock()
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Each key in order, while another one waits for its retries.
+func TestKeysAreInOrderAndInParallel(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	e := newEndpoint(t)
+	r.catalog.put(t, `{"name":"stubborn","delivery":{"maxRetries":10,"timeout":"5s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
+	r.subscribeTo(e, `{"name":"keyed","policy":"stubborn","ordered":true,"orderingKey":"subject"}`)
+	var mu sync.Mutex
+	got := map[string][]string{}
+	blocked := true
+	e.handle(func(h http.Header, w http.ResponseWriter) {
+		mu.Lock()
+		defer mu.Unlock()
+		key := h.Get("Ce-Subject")
+		if key == "0" && blocked {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		got[key] = append(got[key], h.Get("Ce-Id"))
+	})
+	sub, _ := r.catalog.Subscription("keyed")
+	p, other := r.parts(), r.parts()
+	want := map[string][]string{}
+	part := func(key string) int {
+		return sub.Part(t.Context(), subscription.NewFacts(&event.Event{Subject: key}))
+	}
+	for i := range 60 {
+		key := strconv.Itoa(i % 6)
+		ev := &event.Event{ID: store.NewID(), Type: "a", Subject: key, Source: "shop", Context: "default", Data: []byte(`{}`), Received: time.Now()}
+		if _, err := r.store.Append(t.Context(), ev); err != nil {
+			t.Fatal(err)
+		}
+		r.enqueue(p, ev.ID, own("keyed"), func(d *event.Delivery) { d.Part = part(key) })
+		want[key] = append(want[key], ev.ID)
+	}
+	r.run(p)
+	r.run(other)
+	for key := range want {
+		if part(key) == part("0") {
+			continue
+		}
+		eventually(t, "key "+key+" is delivered while another one fails", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(got[key]) == len(want[key])
+		})
+	}
+	mu.Lock()
+	blocked = false
+	mu.Unlock()
+	r.empty(p)
+	mu.Lock()
+	defer mu.Unlock()
+	for key := range want {
+		if !slices.Equal(got[key], want[key]) && key != "0" {
+			t.Errorf("key %s got\n%v\nwant\n%v", key, got[key], want[key])
+		}
+	}
+	// What was tried too often is a dead letter, and the rest in order.
+	i := 0
+	for _, id := range want["0"] {
+		if i < len(got["0"]) && got["0"][i] == id {
+			i++
+		}
+	}
+	if i != len(got["0"]) {
+		t.Errorf("key 0 got %v, want it in the order of %v", got["0"], want["0"])
 	}
 }
 

@@ -138,7 +138,13 @@ func (d *Dispatcher) mode(l *ownLane) mode {
 	return m
 }
 
-func partsOf(sub *subscription.Subscription) uint32 { return 1 }
+// partsOf returns the parts that a subscription's deliveries are queued in, as bits.
+func partsOf(sub *subscription.Subscription) uint32 {
+	if sub.Key == nil {
+		return 1
+	}
+	return (1<<subscription.Parts - 1) << 1
+}
 
 // reconcileOwn makes the lanes that run here those that there are.
 func (d *Dispatcher) reconcileOwn(ctx context.Context, wg *sync.WaitGroup) error {

@@ -346,6 +346,9 @@ func (d *demo) sawAttempt(m *nats.Msg) {
 	if json.Unmarshal(m.Data, a) != nil {
 		return // by hand: nothing of ours
 	}
+	if a.Outcome == ledger.FilterError {
+		return // of no delivery
+	}
 	s := sight{event: a.Event, place: placeRouted, at: a.At.Add(a.Latency), attempt: a}
 	if a.Outcome != ledger.Unmatched {
 		s.place = placeAttempt + a.Number - 1
