@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// roles runs a process for each role on one NATS server.
+type roles struct {
+	t     *testing.T
+	addrs []string
+	url   string
+	key   string
+}
+
+func newRoles(t *testing.T) *roles {
+	t.Helper()
+	ns, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: filepath.Join(t.TempDir(), "nats"),
+		JetStreamMaxStore: 1 << 40, JetStreamMaxMemory: 1 << 30,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Start()
+	t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
+	if !ns.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the NATS server is not ready")
+	}
+	return &roles{t: t, addrs: addrs(t, 6), url: ns.ClientURL(), key: "roles-" + strings.Repeat("k", 40)}
+}
+
+func (r *roles) run(role string, args ...string) *platform {
+	r.t.Helper()
+	own := addrs(r.t, 2)
+	p := &platform{
+		t: r.t, key: r.key, http: "http://" + r.addrs[0], obs: "http://" + own[0], nats: r.url,
+		env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+r.key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
+		args: append([]string{
+			"serve", "--role", role, "--data", r.t.TempDir(), "--nats-url", r.url,
+			"--store-max-bytes", "256MiB", "--deliveries-max-bytes", "64MiB", "--attempts-max-bytes", "64MiB", "--dead-letters-max-bytes", "64MiB",
+			"--rejections-max-bytes", "64MiB",
+			"--http", r.addrs[0], "--grpc", r.addrs[1], "--api-http", r.addrs[2], "--api-grpc", r.addrs[3], "--broker", r.addrs[4], "--registry", r.addrs[5],
+			"--dispatcher", own[1], "--metrics", own[0], "--allow-net", "127.0.0.0/8", "--log-level", "warn", "--dispatch-probe-interval", "2s",
+		}, args...),
+	}
+	r.t.Cleanup(p.kill)
+	p.start()
+	p.until(role+" is ready", 60*time.Second, func() bool { return strings.Contains(p.stdout.String(), "Posthorn is ready") })
+	return p
+}
+
+// Two brokers route and two dispatchers deliver; one of each dies. Order is kept, a
+// limit too, and an endpoint that fails gets everything when it is back.
+func TestLanesOutliveABrokerAndADispatcher(t *testing.T) {
+	t.Parallel()
+	r := newRoles(t)
+	gw := r.run("gateway,api,registry,broker")
+	other := r.run("broker", "--broker", addrs(t, 1)[0])
+	first := r.run("dispatcher")
+	r.run("dispatcher")
+
+	var down atomic.Bool
+	down.Store(true)
+	failing := newSink(t, func(int, *received) int {
+		if down.Load() {
+			return 503
+		}
+		return 200
+	})
+	n := atomic.Int32{}
+	ordered := newSink(t, func(int, *received) int {
+		if n.Add(1)%7 == 0 {
+			return 503
+		}
+		return 200
+	})
+	limited := newSink(t, nil)
+	gw.must("PUT", "/api/v1/policies/quick", `{"delivery":{"maxRetries":10,"timeout":"5s","backoff":{"initial":"0.01s","max":"0.1s"}}}`)
+	gw.subscribe("failing", "order.*", "OUTGOING", failing.URL, `,"policy":"quick"`)
+	gw.subscribe("ordered", "order.*", "OUTGOING", ordered.URL, `,"policy":"quick","ordered":true`)
+	gw.subscribe("limited", "order.limited", "OUTGOING", limited.URL, `,"ratePerSecond":20`)
+
+	var ids []string
+	publish := func(typ string) {
+		ids = append(ids, id(t, gw.must("POST", "/api/v1/events", `{"type":"`+typ+`","data":{}}`)))
+	}
+	const total = 300
+	for i := range total {
+		switch i {
+		case total / 3:
+			gw.until("the failing endpoint has a lane of its own", 30*time.Second, func() bool {
+				return natsSays(t, r.url, "kv", "get", "lanes", "lane.failing", "--raw", "failing")
+			})
+			first.kill()
+		case total / 2:
+			other.kill()
+		}
+		if i%10 == 0 {
+			publish("order.limited")
+		} else {
+			publish("order.created")
+		}
+	}
+	down.Store(false)
+	got := func(s *sink) int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.byID)
+	}
+	gw.until("everything is delivered", 120*time.Second, func() bool {
+		return got(failing) == total && got(ordered) == total && got(limited) == total/10
+	})
+	gw.until("the queue is empty", 60*time.Second, func() bool { return queued(t, r.url) == 0 })
+
+	// The first time that each was there; what was refused comes again before the next.
+	var order []string
+	for _, rec := range ordered.all() {
+		if key := strings.SplitN(rec.id, ".", 2)[0]; !slices.Contains(order, key) {
+			order = append(order, key)
+		}
+	}
+	if !slices.Equal(order, ids) {
+		for i := range order {
+			if order[i] != ids[i] {
+				t.Fatalf("the %d. event is %s, want %s", i+1, order[i], ids[i])
+			}
+		}
+		t.Fatalf("%d events, want %d", len(order), len(ids))
+	}
+	if letters := gw.must("GET", "/api/v1/deadletters", ""); strings.Contains(letters, `"subscription"`) {
+		t.Errorf("dead letters: %s", letters)
+	}
+	at := make([]time.Time, 0, total)
+	for _, rec := range limited.all() {
+		at = append(at, rec.at)
+	}
+	slices.SortFunc(at, time.Time.Compare)
+	if took := at[len(at)-1].Sub(at[0]); took < (total/10-1)*time.Second/20/2 {
+		t.Errorf("%d deliveries at 20 a second took %s", len(at), took)
+	}
+}
+
+var cliOnce sync.Mutex
+
+// natsSays runs the nats CLI and reports whether it says so.
+func natsSays(t *testing.T, url string, argsAndWant ...string) bool {
+	t.Helper()
+	cliOnce.Lock()
+	defer cliOnce.Unlock()
+	args, want := argsAndWant[:len(argsAndWant)-1], argsAndWant[len(argsAndWant)-1]
+	out, err := exec.Command("nats", append([]string{"--server", url}, args...)...).CombinedOutput()
+	return err == nil && strings.Contains(string(out), want)
+}
+
+// queued returns how many messages are on DELIVERIES.
+func queued(t *testing.T, url string) int {
+	t.Helper()
+	out, err := exec.Command("nats", "--server", url, "stream", "info", "DELIVERIES", "--json").Output()
+	if err != nil {
+		return -1
+	}
+	var info struct {
+		State struct {
+			Messages int `json:"messages"`
+		} `json:"state"`
+	}
+	if err := json.Unmarshal(out, &info); err != nil {
+		t.Fatal(fmt.Errorf("%w: %s", err, out))
+	}
+	return info.State.Messages
+}
