@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
@@ -91,4 +92,16 @@ func Compile(spec *posthornv1.Subscription, secrets []string) (*Subscription, er
 		s.Transform = p
 	}
 	return s, nil
+}
+
+// Names reports whether s asks for typ by its first word, and not only by a
+// wildcard that stands there.
+func (s *Subscription) Names(typ string) bool {
+	first, _, _ := strings.Cut(typ, ".")
+	for _, p := range s.types {
+		if strings.HasPrefix(p.String(), first+".") && p.Match(typ) {
+			return true
+		}
+	}
+	return false
 }
