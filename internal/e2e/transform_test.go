@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -55,5 +56,23 @@ func TestASubscriptionsProgramMakesWhatIsSent(t *testing.T) {
 	p.untilStatus(bad, "delivered")
 	if got := s.all(); string(got[len(got)-1].body) != `"none"` {
 		t.Errorf("sent %s by hand, want what the new program makes", got[len(got)-1].body)
+	}
+
+	// What a program makes can be seen before it is saved.
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(program string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), bin, "subscription", "transform", "--program", program, "--server", p.http, "--key", p.key)
+		cmd.Stdin = strings.NewReader(data)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := try("{order: .id}"); err != nil || out != `{"order":9007199254740993}`+"\n" {
+		t.Errorf("subscription transform: %v\n%s", err, out)
+	}
+	if out, err := try(".lines[]"); err == nil || !strings.Contains(out, "more than one value") {
+		t.Errorf("subscription transform of a program that makes two values: %v\n%s", err, out)
 	}
 }

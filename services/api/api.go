@@ -13,6 +13,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -117,7 +118,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 func (a *API) Register(s grpc.ServiceRegistrar) {
 	e := edge{log: a.log}
 	posthornv1.RegisterSourceServiceServer(s, sourceServer{edge: e, r: a.sources})
-	posthornv1.RegisterSubscriptionServiceServer(s, subscriptionServer{edge: e, r: a.subscriptions})
+	posthornv1.RegisterSubscriptionServiceServer(s, subscriptionServer{edge: e, r: a.subscriptions, transforms: transform.NewRunner()})
 	posthornv1.RegisterPolicyServiceServer(s, policyServer{edge: e, r: a.policies})
 	posthornv1.RegisterAuthorizationServiceServer(s, authorizationServer{edge: e, r: a.authorizations})
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
