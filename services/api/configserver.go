@@ -87,10 +87,11 @@ func (s subscriptionServer) TryTransform(ctx context.Context, req *posthornv1.Tr
 		return nil, s.status(ctx, errs.Field("program", "%v", err))
 	}
 	out, err := s.transforms.Apply(ctx, p, "application/json", []byte(req.GetData()))
+	answer := &posthornv1.TryTransformResponse{Output: string(out)}
 	if err != nil {
-		return &posthornv1.TryTransformResponse{Error: err.Error()}, nil
+		answer.Error = err.Error()
 	}
-	return &posthornv1.TryTransformResponse{Output: string(out)}, nil
+	return answer, nil
 }
 
 type policyServer struct {
