@@ -75,7 +75,7 @@ func (b *Broker) RunAlerts(ctx context.Context, js jetstream.JetStream, p *alert
 		case <-tick.C:
 			h.tell(work, time.Now())
 		case <-ctx.Done():
-			run.Stop()
+			run.Drain() // what was read ahead is handed back, not left to its AckWait
 			for closed := false; !closed; {
 				select {
 				case msg := <-messages:
