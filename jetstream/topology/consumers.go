@@ -48,6 +48,22 @@ func Advisories() jetstream.ConsumerConfig {
 	}
 }
 
+// Alerts returns the consumer of DEADLETTERS that all brokers share. It begins with
+// those that come after it was made: an upgrade tells of no old ones.
+func Alerts() jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable:       ConsumerAlerts,
+		Description:   "Tells of new dead letters by events.",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		DeliverPolicy: jetstream.DeliverNewPolicy,
+		// The newest of those that are told together waits for up to a minute.
+		AckWait:       3 * time.Minute,
+		MaxDeliver:    -1,
+		MaxAckPending: 20_000,
+		Metadata:      map[string]string{"posthorn.reader": "services/broker"},
+	}
+}
+
 // Lane returns the consumer of DELIVERIES for a policy and priority, shared by
 // all dispatchers. The schedule of retries goes through delayed naks, since
 // BackOff on a consumer would replace AckWait and be added to them; describe

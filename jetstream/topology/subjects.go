@@ -39,6 +39,8 @@ const (
 	// ConsumerAdvisories of ADVISORIES turns deliveries that the server gave up
 	// into dead letters, shared by all dispatchers.
 	ConsumerAdvisories = "undertaker"
+	// ConsumerAlerts of DEADLETTERS tells of new dead letters, shared by all brokers.
+	ConsumerAlerts = "alerts"
 )
 
 // Headers of messages on EVENTS and DELIVERIES.

@@ -216,7 +216,7 @@ func record(name, subject, description, writer, readers string, bytes int64, age
 
 func deadLetters(c Config) Asset {
 	a := record(StreamDeadLetters, "deadletters.*", "Deliveries that were given up, kept for retry by hand.",
-		"pkg/deadletter", "api", c.share(c.DeadLettersBytes, 3), c.DeadLettersAge, c.DeadLettersBytes == 0)
+		"pkg/deadletter", "api, broker (alerts)", c.share(c.DeadLettersBytes, 3), c.DeadLettersAge, c.DeadLettersBytes == 0)
 	a.Stream.Metadata = monitor("each is a delivery that waits for a person")
 	return a
 }

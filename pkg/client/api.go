@@ -115,6 +115,12 @@ func (c *Client) SimulatePolicy(ctx context.Context, req *posthornv1.SimulatePol
 	return out, c.post(ctx, "/api/v1/policies/"+url.PathEscape(req.GetName())+":simulate", req, out)
 }
 
+// TryTransform shows what a program for a subscription's transform makes of data.
+func (c *Client) TryTransform(ctx context.Context, req *posthornv1.TryTransformRequest) (*posthornv1.TryTransformResponse, error) {
+	out := new(posthornv1.TryTransformResponse)
+	return out, c.post(ctx, "/api/v1/subscriptions:transform", req, out)
+}
+
 // ListDeadLetters yields the deliveries that the platform gave up on.
 func (c *Client) ListDeadLetters(ctx context.Context, req *posthornv1.ListDeadLettersRequest) iter.Seq2[*posthornv1.DeadLetter, error] {
 	return list(ctx, c, "/api/v1/deadletters", req, func() *posthornv1.DeadLetter { return new(posthornv1.DeadLetter) })

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
@@ -115,3 +116,15 @@ func Compile(spec *posthornv1.Subscription, secrets []string) (*Subscription, er
 
 // OwnLane reports whether its deliveries wait in a lane of its own for good.
 func (s *Subscription) OwnLane() bool { return s.Ordered || s.Paused || s.Rate > 0 || s.Pulled }
+
+// Names reports whether s asks for typ by its first word, and not only by a
+// wildcard that stands there.
+func (s *Subscription) Names(typ string) bool {
+	first, _, _ := strings.Cut(typ, ".")
+	for _, p := range s.types {
+		if strings.HasPrefix(p.String(), first+".") && p.Match(typ) {
+			return true
+		}
+	}
+	return false
+}

@@ -127,8 +127,8 @@ func (c *confiner) walk(v reflect.Value, visit func(node any)) {
 		c.walk(v.Elem(), visit)
 		visit(v.Interface())
 	case reflect.Struct:
-		for i := range v.NumField() {
-			c.walk(v.Field(i), visit)
+		for _, field := range v.Fields() {
+			c.walk(field, visit)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {

@@ -51,7 +51,7 @@ func (r *run) spend(work int) error {
 }
 
 // within checks a value's size, and counts it as work.
-func (r *run) within(l limit, v any) error {
+func (r *run) within(l *limit, v any) error {
 	switch v.(type) {
 	case nil, bool, int, float64:
 		return nil
@@ -81,16 +81,16 @@ func guards() []gojq.CompilerOption {
 			return v
 		})
 	}
-	within := func(l limit) func(*run, any, []any) error {
+	within := func(l *limit) func(*run, any, []any) error {
 		return func(r *run, v any, _ []any) error { return r.within(l, v) }
 	}
 	alone := func(check func(any) error) func(*run, any, []any) error {
 		return func(_ *run, v any, _ []any) error { return check(v) }
 	}
 	return []gojq.CompilerOption{
-		identity(guardWhole, 0, within(whole)),
-		identity(guardFew, 0, within(few)),
-		identity(guardPassage, 0, within(passage)),
+		identity(guardWhole, 0, within(&whole)),
+		identity(guardFew, 0, within(&few)),
+		identity(guardPassage, 0, within(&passage)),
 		identity(guardPattern, 0, alone(checkPattern)),
 		identity(guardNumber, 0, alone(checkDigits)),
 		identity(guardIndex, 0, alone(checkIndex)),
@@ -183,7 +183,7 @@ func checkPath(v any) error {
 }
 
 func (r *run) join(v, separator any) error {
-	if err := r.within(whole, v); err != nil {
+	if err := r.within(&whole, v); err != nil {
 		return err
 	}
 	items := 0
@@ -206,7 +206,7 @@ func (r *run) join(v, separator any) error {
 // product is about text times a number, and integers of many digits.
 func (r *run) product(a, b any) error {
 	for _, v := range [...]any{a, b} {
-		if err := r.within(whole, v); err != nil {
+		if err := r.within(&whole, v); err != nil {
 			return err
 		}
 	}

@@ -33,8 +33,11 @@ var errSteps = fmt.Errorf("the program takes more than %d steps", maxSteps)
 
 // A Program is a compiled one. It may be used by many goroutines at once.
 type Program struct {
-	text string
-	code *gojq.Code
+	text  string
+	code  *gojq.Code
+	steps int
+	work  int
+	time  time.Duration
 }
 
 // Compile reads a program. Its error says in words, and with the place where there
@@ -66,7 +69,7 @@ func Compile(text string) (p *Program, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Program{text: text, code: code}, nil
+	return &Program{text: text, code: code, steps: maxSteps, work: maxWork, time: maxTime}, nil
 }
 
 // place says where an offset is, as editors count.
@@ -96,9 +99,9 @@ func (p *Program) Apply(ctx context.Context, contentType string, data []byte) (o
 			out, err = nil, fmt.Errorf("the program does what the interpreter cannot: %v", r)
 		}
 	}()
-	limited, cancel := context.WithTimeoutCause(ctx, maxTime, ErrTime)
+	limited, cancel := context.WithTimeoutCause(ctx, p.time, ErrTime)
 	defer cancel()
-	values := p.code.RunWithContext(&meter{Context: limited}, in, &run{left: maxWork})
+	values := p.code.RunWithContext(&meter{Context: limited, left: p.steps}, in, &run{left: p.work})
 	value, ok := values.Next()
 	if !ok {
 		return nil, errors.New("the program made no value, must make one")
@@ -138,11 +141,11 @@ func failure(err error) error {
 	return errors.New(text)
 }
 
-// A meter is a context that counts how often it is asked whether it is done, which
+// A meter is a context that counts down how often it is asked whether it is done, which
 // the interpreter does before each step. It is for one run.
 type meter struct {
 	context.Context
-	steps int
+	left int
 }
 
 // closed is done from the beginning.
@@ -154,7 +157,7 @@ var closed = func() <-chan struct{} {
 
 // Done counts a step.
 func (m *meter) Done() <-chan struct{} {
-	if m.steps++; m.steps > maxSteps {
+	if m.left--; m.left < 0 {
 		return closed
 	}
 	return m.Context.Done()
@@ -162,7 +165,7 @@ func (m *meter) Done() <-chan struct{} {
 
 // Err says which of the limits was reached.
 func (m *meter) Err() error {
-	if m.steps > maxSteps {
+	if m.left < 0 {
 		return errSteps
 	}
 	return context.Cause(m.Context)

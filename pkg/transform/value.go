@@ -102,8 +102,8 @@ var (
 )
 
 // measure returns about how many bytes v takes, or an error if it is larger.
-func (l limit) measure(v any) (int, error) {
-	left := l
+func (l *limit) measure(v any) (int, error) {
+	left := *l
 	err := left.take(v, 0)
 	if errors.Is(err, errLarge) {
 		return 0, fmt.Errorf("a value is too large for what the program does with it: more than %d values in it or %d bytes of text", l.values, l.bytes)

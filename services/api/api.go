@@ -13,6 +13,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -40,7 +41,7 @@ type Broker interface {
 	PublishBatch(ctx context.Context, req *posthornv1.PublishBatchRequest) (*posthornv1.PublishBatchResponse, error)
 }
 
-// Deps is what the Master API is built on. All are needed but Commit.
+// Deps is what the Master API is built on. All are needed but Commit and Disabled.
 type Deps struct {
 	// Config and Secrets are the KV buckets of those names.
 	Config, Secrets jetstream.KeyValue
@@ -50,6 +51,9 @@ type Deps struct {
 	Changes         Changes
 	Identities      *identity.Directory
 	Asker           *interceptor.Asker
+	// Disabled is told of a subscription that the platform has disabled, and when;
+	// again for each who asked for that. nil tells nobody.
+	Disabled func(ctx context.Context, s *posthornv1.Subscription, at time.Time)
 	// Commit returns when what was written before is stored for good. nil waits
 	// for nothing.
 	Commit func(ctx context.Context) error
@@ -114,7 +118,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 func (a *API) Register(s grpc.ServiceRegistrar) {
 	e := edge{log: a.log}
 	posthornv1.RegisterSourceServiceServer(s, sourceServer{edge: e, r: a.sources})
-	posthornv1.RegisterSubscriptionServiceServer(s, subscriptionServer{edge: e, r: a.subscriptions})
+	posthornv1.RegisterSubscriptionServiceServer(s, subscriptionServer{edge: e, r: a.subscriptions, transforms: transform.NewRunner()})
 	posthornv1.RegisterPolicyServiceServer(s, policyServer{edge: e, r: a.policies})
 	posthornv1.RegisterAuthorizationServiceServer(s, authorizationServer{edge: e, r: a.authorizations})
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
@@ -130,9 +134,20 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 // endpoint answered 410. It is for the platform itself: who is the part of it
 // that asks. One that is gone, or disabled already, is no error.
 func (a *API) DisableSubscription(ctx context.Context, name, who string) error {
-	return a.subscriptions.modify(ctx, name, who, func(s *posthornv1.Subscription) bool {
+	if err := a.subscriptions.modify(ctx, name, who, func(s *posthornv1.Subscription) bool {
 		changed := !s.Disabled
 		s.Disabled = true
 		return changed
-	})
+	}); err != nil || a.deps.Disabled == nil {
+		return err
+	}
+	// Also if somebody else was faster, who may have died before telling.
+	cur, err := a.subscriptions.current(ctx, name)
+	if err != nil {
+		return err
+	}
+	if s := cur.value; s.GetDisabled() && s.GetMeta().GetUpdatedBy() == who {
+		a.deps.Disabled(ctx, s, s.GetMeta().GetUpdatedAt().AsTime())
+	}
+	return nil
 }

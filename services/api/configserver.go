@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/transform"
 	"github.com/posthornhq/posthorn/pkg/wire"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -50,7 +51,8 @@ func (s sourceServer) DeleteSource(ctx context.Context, req *posthornv1.DeleteSo
 type subscriptionServer struct {
 	posthornv1.UnimplementedSubscriptionServiceServer
 	edge
-	r *resource[*posthornv1.Subscription]
+	r          *resource[*posthornv1.Subscription]
+	transforms *transform.Runner
 }
 
 func (s subscriptionServer) ListSubscriptions(ctx context.Context, req *posthornv1.ListSubscriptionsRequest) (*posthornv1.ListSubscriptionsResponse, error) {
@@ -75,6 +77,21 @@ func (s subscriptionServer) PutSubscription(ctx context.Context, req *posthornv1
 
 func (s subscriptionServer) DeleteSubscription(ctx context.Context, req *posthornv1.DeleteSubscriptionRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.status(ctx, s.r.delete(ctx, req.GetName()))
+}
+
+// TryTransform runs a program as a delivery would. That it fails is its answer; that
+// it is none is an error.
+func (s subscriptionServer) TryTransform(ctx context.Context, req *posthornv1.TryTransformRequest) (*posthornv1.TryTransformResponse, error) {
+	p, err := transform.Compile(req.GetProgram())
+	if err != nil {
+		return nil, s.status(ctx, errs.Field("program", "%v", err))
+	}
+	out, err := s.transforms.Apply(ctx, p, "application/json", []byte(req.GetData()))
+	answer := &posthornv1.TryTransformResponse{Output: string(out)}
+	if err != nil {
+		answer.Error = err.Error()
+	}
+	return answer, nil
 }
 
 type policyServer struct {

@@ -466,12 +466,19 @@ func TestThePlatformDisablesASubscription(t *testing.T) {
 		}
 	}
 	r.do("GET", "/api/v1/subscriptions/erp", "").has("disabled", true).has("secretCount", 1).has("meta.updatedBy", "dispatcher")
+	// Each who asked tells, in case the other died before it did; it is the same.
+	if len(r.disabled) != 2 || r.disabled[0] != r.disabled[1] || !strings.HasPrefix(r.disabled[0], "erp ") {
+		t.Errorf("told of %v, want twice the same about erp", r.disabled)
+	}
 	if got, _ := r.catalog.Subscription("erp"); !got.Disabled || len(got.Secrets) != 1 {
 		t.Errorf("in force it is disabled: %t, with %d secrets; want disabled with one", got.Disabled, len(got.Secrets))
 	}
 	r.do("PUT", "/api/v1/subscriptions/erp", aSubscription).is(http.StatusOK).has("disabled", false)
 	if err := r.api.DisableSubscription(t.Context(), "none-such", "dispatcher"); err != nil {
 		t.Errorf("disabling what is gone: %v, want nil", err)
+	}
+	if len(r.disabled) != 2 {
+		t.Errorf("told of %v, want nothing about what is gone", r.disabled)
 	}
 }
 

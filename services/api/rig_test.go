@@ -37,21 +37,22 @@ import (
 // A rig is the Master API on a real server, with the parts that are other
 // packages' replaced by what records how it was called.
 type rig struct {
-	asker   *interceptor.Asker
-	who     *identity.Directory
-	t       testing.TB
-	js      jetstream.JetStream
-	kv      map[string]jetstream.KeyValue
-	catalog *catalog.Catalog
-	api     *api.API
-	local   *api.Local
-	handler http.Handler
-	key     string
-	broker  *fakeBroker
-	world   *fakeWorld
-	schemas *fakeRegistry
-	commit  func(context.Context) error
-	log     bytes.Buffer
+	asker    *interceptor.Asker
+	who      *identity.Directory
+	t        testing.TB
+	js       jetstream.JetStream
+	kv       map[string]jetstream.KeyValue
+	catalog  *catalog.Catalog
+	api      *api.API
+	local    *api.Local
+	handler  http.Handler
+	key      string
+	broker   *fakeBroker
+	world    *fakeWorld
+	schemas  *fakeRegistry
+	commit   func(context.Context) error
+	log      bytes.Buffer
+	disabled []string // what the API told of subscriptions that the platform disabled
 }
 
 func newRig(t testing.TB) *rig {
@@ -84,6 +85,9 @@ func newRig(t testing.TB) *rig {
 		Broker: r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
+		Disabled: func(_ context.Context, s *posthornv1.Subscription, at time.Time) {
+			r.disabled = append(r.disabled, s.GetName()+" "+at.Format(time.RFC3339Nano))
+		},
 	}, slog.New(slog.NewTextHandler(&r.log, nil)), api.Config{})
 	if err != nil {
 		t.Fatal(err)

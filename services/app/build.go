@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/alerts"
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/catalog"
 	"github.com/posthornhq/posthorn/pkg/config"
@@ -29,6 +30,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/stream"
+	"github.com/posthornhq/posthorn/pkg/subscription"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	"github.com/posthornhq/posthorn/pkg/trace"
 	"github.com/posthornhq/posthorn/pkg/transform"
@@ -137,10 +139,12 @@ func (a *App) build(ctx context.Context) error {
 	brokerServer := broker.NewServer(local, a.status)
 	var accept gateway.Acceptor = local
 	var publish api.Broker = localBroker{brokerServer}
+	herald := alerts.New(local)
 	if roles.Has(config.Broker) {
 		if err := a.router(ctx, js, state.publisher.JetStream(), local, state.events); err != nil {
 			return err
 		}
+		a.add("alerts", func(ctx context.Context) error { return local.RunAlerts(ctx, js, herald, broker.AlertsConfig{}) }, nil)
 		if err := a.serveGRPC(ctx, "broker", cfg.Broker, who, false, brokerServer.Register); err != nil {
 			return err
 		}
@@ -157,7 +161,7 @@ func (a *App) build(ctx context.Context) error {
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
 		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Commit: a.wait, Broker: publish,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
-		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
+		Disabled: a.tellDisabled(herald), Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
 	if err != nil {
 		return err
@@ -460,6 +464,20 @@ func (a *App) tellVersion(publish api.Broker) func(context.Context, *posthornv1.
 		ev, key := broker.VersionUpdate(s, changes)
 		if _, err := publish.SendOutgoingEvent(ctx, &posthornv1.SendOutgoingEventRequest{Event: ev, IdempotencyKey: key}); err != nil {
 			a.log.Error("the subscribers of a schema are not told of its new version", "type", s.GetType(), "version", s.GetVersion(), "err", err)
+		}
+	}
+}
+
+// tellDisabled returns what tells of a subscription that the platform has disabled,
+// because its endpoint said that it is gone. It is disabled also if that fails.
+func (a *App) tellDisabled(herald *alerts.Publisher) func(context.Context, *posthornv1.Subscription, time.Time) {
+	return func(ctx context.Context, spec *posthornv1.Subscription, at time.Time) {
+		s, err := subscription.Compile(spec, nil)
+		if err == nil {
+			err = herald.Disabled(ctx, s, "gone", at)
+		}
+		if err != nil {
+			a.log.Error("nobody is told that a subscription was disabled", "subscription", spec.GetName(), "err", err)
 		}
 	}
 }

@@ -85,7 +85,11 @@ func (b *Broker) Replay(ctx context.Context, id string) (int, error) {
 	}
 	n := 0
 	seen := b.view(ev, ev)
-	for _, s := range b.Catalog.Subscriptions().Match(ev, nil) {
+	matches, err := b.match(ctx, ev, nil)
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range matches {
 		if s.Filter != nil {
 			ok, note, err := b.passes(ctx, s, seen)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/alerts"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
 	"github.com/posthornhq/posthorn/pkg/stream"
@@ -99,15 +100,9 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 		b.Log.Error("a message on EVENTS is no event's ID; it is passed over", "subject", msg.Subject(), "err", err)
 		return r, matches
 	}
-	if isVersionUpdate(ev) {
-		full, err := b.Store.Get(ctx, ev.ID)
-		if err != nil {
-			r.err = fmt.Errorf("broker: read %s: %w", ev.ID, err)
-			return r, matches
-		}
-		matches = b.Catalog.Subscriptions().MatchTypes(matches, ev.Type, full.Subject)
-	} else {
-		matches = b.Catalog.Subscriptions().Match(ev, matches)
+	if matches, err = b.match(ctx, ev, matches); err != nil {
+		r.err = err
+		return r, matches
 	}
 	var notes []stream.Pending
 	seen := b.view(ev, nil)
@@ -173,6 +168,24 @@ func (b *Broker) part(ctx context.Context, s *subscription.Subscription, seen *v
 		return 0, err
 	}
 	return s.Part(ctx, facts), nil
+}
+
+// match finds the subscriptions that want an event, but for what their filters say.
+func (b *Broker) match(ctx context.Context, ev *event.Event, matches []*subscription.Subscription) ([]*subscription.Subscription, error) {
+	index := b.Catalog.Subscriptions()
+	alert := ev.Direction == event.Outgoing && alerts.Is(ev.Type)
+	if !alert && !isVersionUpdate(ev) {
+		return index.Match(ev, matches), nil
+	}
+	// Whom these are for depends on their subject, which the headers don't have.
+	full, err := b.Store.Get(ctx, ev.ID)
+	if err != nil {
+		return matches, fmt.Errorf("broker: read %s: %w", ev.ID, err)
+	}
+	if alert {
+		return wanted(index.Match(full, matches), full), nil
+	}
+	return index.MatchTypes(matches, ev.Type, full.Subject), nil
 }
 
 // settle waits until an event's deliveries are queued, and acknowledges last.

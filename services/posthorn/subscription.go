@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 )
 
 func newSubscription(a *app) *cobra.Command {
-	return newResource(a, noun[*posthornv1.Subscription]{
+	cmd := newResource(a, noun[*posthornv1.Subscription]{
 		name: "subscription", plural: "subscriptions",
 		short: "Who gets which events",
 		example: `  posthorn subscription apply -f - <<EOF
@@ -31,6 +32,55 @@ func newSubscription(a *app) *cobra.Command {
 			}
 		},
 	})
+	cmd.AddCommand(newSubscriptionTransform(a))
+	return cmd
+}
+
+func newSubscriptionTransform(a *app) *cobra.Command {
+	var program, file string
+	cmd := &cobra.Command{
+		Use:   "transform",
+		Short: "Show what a program makes of data",
+		Long: "Show what a program, in the language of jq, makes of data in JSON, as a subscription's transform would.\n" +
+			"Nothing is stored or delivered.",
+		Example: `  posthorn subscription transform --program '{id, total: (.lines | map(.price) | add)}' -f order.json
+  posthorn subscription transform --program @erp.jq < order.json`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if program == "" {
+				return usageError{cmd, errors.New("--program is required")}
+			}
+			text := program
+			if from, ok := strings.CutPrefix(program, "@"); ok {
+				read, _, err := a.readFile(from)
+				if err != nil {
+					return err
+				}
+				text = string(read)
+			}
+			data, _, err := a.readFile(file)
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			got, err := c.TryTransform(cmd.Context(), &posthornv1.TryTransformRequest{Program: text, Data: string(data)})
+			if err != nil {
+				return err
+			}
+			if got.GetError() != "" {
+				return errors.New("nothing would be sent: " + oneLine(got.GetError()))
+			}
+			_, err = a.stdout.Write([]byte(got.GetOutput() + "\n"))
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&program, "program", "", "the program, or @ and a file")
+	f.StringVarP(&file, "file", "f", "-", "the data, - for standard input")
+	return cmd
 }
 
 func priority(p posthornv1.Subscription_Priority) string {

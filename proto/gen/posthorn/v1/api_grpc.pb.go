@@ -283,6 +283,7 @@ const (
 	SubscriptionService_CreateSubscription_FullMethodName = "/posthorn.v1.SubscriptionService/CreateSubscription"
 	SubscriptionService_PutSubscription_FullMethodName    = "/posthorn.v1.SubscriptionService/PutSubscription"
 	SubscriptionService_DeleteSubscription_FullMethodName = "/posthorn.v1.SubscriptionService/DeleteSubscription"
+	SubscriptionService_TryTransform_FullMethodName       = "/posthorn.v1.SubscriptionService/TryTransform"
 )
 
 // SubscriptionServiceClient is the client API for SubscriptionService service.
@@ -296,6 +297,9 @@ type SubscriptionServiceClient interface {
 	// PutSubscription creates or replaces.
 	PutSubscription(ctx context.Context, in *PutSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
 	DeleteSubscription(ctx context.Context, in *DeleteSubscriptionRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// TryTransform shows what a program for Subscription.transform makes of data.
+	// Nothing is stored or delivered.
+	TryTransform(ctx context.Context, in *TryTransformRequest, opts ...grpc.CallOption) (*TryTransformResponse, error)
 }
 
 type subscriptionServiceClient struct {
@@ -356,6 +360,16 @@ func (c *subscriptionServiceClient) DeleteSubscription(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) TryTransform(ctx context.Context, in *TryTransformRequest, opts ...grpc.CallOption) (*TryTransformResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TryTransformResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_TryTransform_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SubscriptionServiceServer is the server API for SubscriptionService service.
 // All implementations must embed UnimplementedSubscriptionServiceServer
 // for forward compatibility.
@@ -367,6 +381,9 @@ type SubscriptionServiceServer interface {
 	// PutSubscription creates or replaces.
 	PutSubscription(context.Context, *PutSubscriptionRequest) (*Subscription, error)
 	DeleteSubscription(context.Context, *DeleteSubscriptionRequest) (*emptypb.Empty, error)
+	// TryTransform shows what a program for Subscription.transform makes of data.
+	// Nothing is stored or delivered.
+	TryTransform(context.Context, *TryTransformRequest) (*TryTransformResponse, error)
 	mustEmbedUnimplementedSubscriptionServiceServer()
 }
 
@@ -391,6 +408,9 @@ func (UnimplementedSubscriptionServiceServer) PutSubscription(context.Context, *
 }
 func (UnimplementedSubscriptionServiceServer) DeleteSubscription(context.Context, *DeleteSubscriptionRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSubscription not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) TryTransform(context.Context, *TryTransformRequest) (*TryTransformResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TryTransform not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) mustEmbedUnimplementedSubscriptionServiceServer() {}
 func (UnimplementedSubscriptionServiceServer) testEmbeddedByValue()                             {}
@@ -503,6 +523,24 @@ func _SubscriptionService_DeleteSubscription_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_TryTransform_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TryTransformRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).TryTransform(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_TryTransform_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).TryTransform(ctx, req.(*TryTransformRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SubscriptionService_ServiceDesc is the grpc.ServiceDesc for SubscriptionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -529,6 +567,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSubscription",
 			Handler:    _SubscriptionService_DeleteSubscription_Handler,
+		},
+		{
+			MethodName: "TryTransform",
+			Handler:    _SubscriptionService_TryTransform_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1410,7 +1410,8 @@ type Subscription struct {
 	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// Patterns: words split by dots (or, in a Certes URI, by slashes); "*" is
-	// one word, "#" any number. One delivery even if several match.
+	// one word, "#" any number. One delivery even if several match. The platform's
+	// own alerts match only what begins with "posthorn.".
 	Types []string `protobuf:"bytes,3,rep,name=types,proto3" json:"types,omitempty"`
 	// OUTGOING when unset.
 	Direction Event_Direction `protobuf:"varint,4,opt,name=direction,proto3,enum=posthorn.v1.Event_Direction" json:"direction,omitempty"`
@@ -1438,12 +1439,13 @@ type Subscription struct {
 	// is set; an edit with false enables it again.
 	Disabled    bool  `protobuf:"varint,16,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	SecretCount int32 `protobuf:"varint,17,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
-	// A CEL expression over the event, as filter, whose value is a string. With
-	// ordered, only deliveries of the same key wait for each other.
+	// A CEL expression over the event, as filter, whose value is a string, an integer
+	// or a bool. With ordered, only deliveries of the same key wait for each other.
 	OrderingKey string `protobuf:"bytes,18,opt,name=ordering_key,json=orderingKey,proto3" json:"ordering_key,omitempty"`
 	// What an ordered subscription does with a delivery that cannot succeed.
 	OnExhausted Subscription_OnExhausted `protobuf:"varint,19,opt,name=on_exhausted,json=onExhausted,proto3,enum=posthorn.v1.Subscription_OnExhausted" json:"on_exhausted,omitempty"`
-	// A jq program that makes the data that is sent from the data that is stored.
+	// A jq program that makes the data that is sent from the data that is stored:
+	// JSON, exactly one value. What it fails for becomes a dead letter.
 	Transform     string `protobuf:"bytes,20,opt,name=transform,proto3" json:"transform,omitempty"`
 	Meta          *Meta  `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
