@@ -80,6 +80,8 @@ type API struct {
 	policies      *resource[*posthornv1.Policy]
 	// An authorization is named after its context.
 	authorizations *resource[*posthornv1.Authorization]
+	backoffs       *resource[*posthornv1.BackoffOverride]
+	settings       *resource[*posthornv1.Settings]
 }
 
 // New returns an API. It does nothing by itself.
@@ -106,6 +108,8 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 	a.subscriptions = newResource(a, subscriptionKind(a))
 	a.policies = newResource(a, policyKind(a))
 	a.authorizations = newResource(a, authorizationKind(a))
+	a.backoffs = newResource(a, backoffKind(a))
+	a.settings = newResource(a, settingsKind())
 	return a, nil
 }
 
@@ -117,6 +121,8 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	posthornv1.RegisterSubscriptionServiceServer(s, subscriptionServer{edge: e, r: a.subscriptions})
 	posthornv1.RegisterPolicyServiceServer(s, policyServer{edge: e, r: a.policies})
 	posthornv1.RegisterAuthorizationServiceServer(s, authorizationServer{edge: e, r: a.authorizations})
+	posthornv1.RegisterBackoffServiceServer(s, backoffServer{edge: e, r: a.backoffs})
+	posthornv1.RegisterSettingsServiceServer(s, settingsServer{edge: e, r: a.settings})
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterDeadLetterServiceServer(s, deadLetterServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterAuditServiceServer(s, auditServer{edge: e, changes: a.deps.Changes})

@@ -60,6 +60,12 @@ func TestEveryKindIsCreatedReadReplacedListedAndDeleted(t *testing.T) {
 				"jwt.algorithms.0": "RS256",
 			},
 		},
+		{
+			"backoff", "/api/v1/backoffs", `{"name":"patient","source":"shop","type":"order.#","maxRetries":9,"backoff":{"strategy":"LINEAR"}}`, "patient",
+			`{"description":"changed","maxRetries":0}`,
+			// What is left out is not filled in: it is for others to decide.
+			map[string]any{"maxRetries": 9, "backoff.strategy": "LINEAR", "backoff.initial": nil, "backoff.jitter": nil},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

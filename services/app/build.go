@@ -27,6 +27,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/schema"
 	"github.com/posthornhq/posthorn/pkg/seal"
+	"github.com/posthornhq/posthorn/pkg/settings"
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
@@ -160,7 +161,7 @@ func (a *App) build(ctx context.Context) error {
 	if older && roles.Has(config.API) {
 		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)
 	}
-	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(publish)})
+	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(cat, publish)})
 	if err != nil {
 		return err
 	}
@@ -450,8 +451,11 @@ func (a *App) adminKey(ctx context.Context, kv jetstream.KeyValue) error {
 
 // tellVersion returns what tells the subscribers of a schema of its new version.
 // The version is stored; that its event is not does not undo it.
-func (a *App) tellVersion(publish api.Broker) func(context.Context, *posthornv1.Schema, []string) {
+func (a *App) tellVersion(cat *catalog.Catalog, publish api.Broker) func(context.Context, *posthornv1.Schema, []string) {
 	return func(ctx context.Context, s *posthornv1.Schema, changes []string) {
+		if !cat.Flag(settings.VersionUpdates) {
+			return
+		}
 		ev, key := broker.VersionUpdate(s, changes)
 		if _, err := publish.SendOutgoingEvent(ctx, &posthornv1.SendOutgoingEventRequest{Event: ev, IdempotencyKey: key}); err != nil {
 			a.log.Error("the subscribers of a schema are not told of its new version", "type", s.GetType(), "version", s.GetVersion(), "err", err)

@@ -924,8 +924,11 @@ type SimulatePolicyRequest struct {
 	// Used instead of the stored policy.
 	Draft *Policy `protobuf:"bytes,2,opt,name=draft,proto3" json:"draft,omitempty"`
 	// Whose secrets and authorization the flow uses; the default context without one.
-	Source        string            `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	Request       *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	Source  string            `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Request *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	// Instead of a request: so many of the last that the source got, 1 to 40, as far
+	// as they are recorded. Their credentials are not.
+	LastRequests  int32 `protobuf:"varint,5,opt,name=last_requests,json=lastRequests,proto3" json:"last_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -986,6 +989,13 @@ func (x *SimulatePolicyRequest) GetRequest() *SimulatedRequest {
 		return x.Request
 	}
 	return nil
+}
+
+func (x *SimulatePolicyRequest) GetLastRequests() int32 {
+	if x != nil {
+		return x.LastRequests
+	}
+	return 0
 }
 
 // A SimulatedRequest is what a publisher would send.
@@ -1068,8 +1078,9 @@ func (x *SimulatedRequest) GetRemoteAddress() string {
 }
 
 type SimulatePolicyResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With last_requests: whether there are any, and all are.
+	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// 401 or 403 when it is not.
 	Status int32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
 	// What the publisher would be told.
@@ -1077,8 +1088,10 @@ type SimulatePolicyResponse struct {
 	// One for each interceptor, in their order.
 	Verdicts []*SimulatePolicyResponse_Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
 	// Waits before each retry of a delivery, without jitter.
-	Schedule      []*durationpb.Duration `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
-	Warnings      []string               `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Schedule []*durationpb.Duration `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
+	Warnings []string               `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// With last_requests, newest first.
+	Recorded      []*SimulatePolicyResponse_Recorded `protobuf:"bytes,7,rep,name=recorded,proto3" json:"recorded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1151,6 +1164,13 @@ func (x *SimulatePolicyResponse) GetSchedule() []*durationpb.Duration {
 func (x *SimulatePolicyResponse) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse) GetRecorded() []*SimulatePolicyResponse_Recorded {
+	if x != nil {
+		return x.Recorded
 	}
 	return nil
 }
@@ -1595,6 +1615,384 @@ func (x *DeleteAuthorizationRequest) GetName() string {
 	return ""
 }
 
+type ListBackoffsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Limit  int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Cursor string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// "created desc" (the default), "created asc", "name asc", "name desc".
+	OrderBy string `protobuf:"bytes,3,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Part of the name, in any case.
+	Search        string `protobuf:"bytes,4,opt,name=search,proto3" json:"search,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackoffsRequest) Reset() {
+	*x = ListBackoffsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackoffsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackoffsRequest) ProtoMessage() {}
+
+func (x *ListBackoffsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackoffsRequest.ProtoReflect.Descriptor instead.
+func (*ListBackoffsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListBackoffsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListBackoffsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListBackoffsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListBackoffsRequest) GetSearch() string {
+	if x != nil {
+		return x.Search
+	}
+	return ""
+}
+
+type ListBackoffsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*BackoffOverride     `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackoffsResponse) Reset() {
+	*x = ListBackoffsResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackoffsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackoffsResponse) ProtoMessage() {}
+
+func (x *ListBackoffsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackoffsResponse.ProtoReflect.Descriptor instead.
+func (*ListBackoffsResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListBackoffsResponse) GetItems() []*BackoffOverride {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListBackoffsResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+type GetBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBackoffRequest) Reset() {
+	*x = GetBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBackoffRequest) ProtoMessage() {}
+
+func (x *GetBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBackoffRequest.ProtoReflect.Descriptor instead.
+func (*GetBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GetBackoffRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backoff       *BackoffOverride       `protobuf:"bytes,1,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateBackoffRequest) Reset() {
+	*x = CreateBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateBackoffRequest) ProtoMessage() {}
+
+func (x *CreateBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateBackoffRequest.ProtoReflect.Descriptor instead.
+func (*CreateBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CreateBackoffRequest) GetBackoff() *BackoffOverride {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
+type PutBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backoff       *BackoffOverride       `protobuf:"bytes,1,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBackoffRequest) Reset() {
+	*x = PutBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBackoffRequest) ProtoMessage() {}
+
+func (x *PutBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBackoffRequest.ProtoReflect.Descriptor instead.
+func (*PutBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *PutBackoffRequest) GetBackoff() *BackoffOverride {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
+type DeleteBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteBackoffRequest) Reset() {
+	*x = DeleteBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteBackoffRequest) ProtoMessage() {}
+
+func (x *DeleteBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteBackoffRequest.ProtoReflect.Descriptor instead.
+func (*DeleteBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DeleteBackoffRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
+}
+
+type PutSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSettingsRequest) Reset() {
+	*x = PutSettingsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSettingsRequest) ProtoMessage() {}
+
+func (x *PutSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSettingsRequest.ProtoReflect.Descriptor instead.
+func (*PutSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PutSettingsRequest) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
 type PublishEventRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Type   string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
@@ -1616,7 +2014,7 @@ type PublishEventRequest struct {
 
 func (x *PublishEventRequest) Reset() {
 	*x = PublishEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +2026,7 @@ func (x *PublishEventRequest) String() string {
 func (*PublishEventRequest) ProtoMessage() {}
 
 func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +2039,7 @@ func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PublishEventRequest) GetType() string {
@@ -1731,7 +2129,7 @@ type PublishEventResponse struct {
 
 func (x *PublishEventResponse) Reset() {
 	*x = PublishEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +2141,7 @@ func (x *PublishEventResponse) String() string {
 func (*PublishEventResponse) ProtoMessage() {}
 
 func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +2154,7 @@ func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PublishEventResponse) GetId() string {
@@ -1782,7 +2180,7 @@ type PublishEventsRequest struct {
 
 func (x *PublishEventsRequest) Reset() {
 	*x = PublishEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +2192,7 @@ func (x *PublishEventsRequest) String() string {
 func (*PublishEventsRequest) ProtoMessage() {}
 
 func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +2205,7 @@ func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PublishEventsRequest) GetEvents() []*PublishEventRequest {
@@ -1826,7 +2224,7 @@ type PublishEventsResponse struct {
 
 func (x *PublishEventsResponse) Reset() {
 	*x = PublishEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2236,7 @@ func (x *PublishEventsResponse) String() string {
 func (*PublishEventsResponse) ProtoMessage() {}
 
 func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2249,7 @@ func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PublishEventsResponse) GetResults() []*PublishEventsResponse_Result {
@@ -1881,7 +2279,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2291,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2304,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListEventsRequest) GetLimit() int32 {
@@ -1996,7 +2394,7 @@ type EventSummary struct {
 
 func (x *EventSummary) Reset() {
 	*x = EventSummary{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2406,7 @@ func (x *EventSummary) String() string {
 func (*EventSummary) ProtoMessage() {}
 
 func (x *EventSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2419,7 @@ func (x *EventSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventSummary.ProtoReflect.Descriptor instead.
 func (*EventSummary) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *EventSummary) GetId() string {
@@ -2097,7 +2495,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2507,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2520,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListEventsResponse) GetItems() []*EventSummary {
@@ -2148,7 +2546,7 @@ type GetEventRequest struct {
 
 func (x *GetEventRequest) Reset() {
 	*x = GetEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2558,7 @@ func (x *GetEventRequest) String() string {
 func (*GetEventRequest) ProtoMessage() {}
 
 func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2571,7 @@ func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventRequest.ProtoReflect.Descriptor instead.
 func (*GetEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetEventRequest) GetId() string {
@@ -2192,7 +2590,7 @@ type TraceEventRequest struct {
 
 func (x *TraceEventRequest) Reset() {
 	*x = TraceEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2602,7 @@ func (x *TraceEventRequest) String() string {
 func (*TraceEventRequest) ProtoMessage() {}
 
 func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2615,7 @@ func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventRequest.ProtoReflect.Descriptor instead.
 func (*TraceEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TraceEventRequest) GetId() string {
@@ -2242,7 +2640,7 @@ type TraceEventResponse struct {
 
 func (x *TraceEventResponse) Reset() {
 	*x = TraceEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2652,7 @@ func (x *TraceEventResponse) String() string {
 func (*TraceEventResponse) ProtoMessage() {}
 
 func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2665,7 @@ func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventResponse.ProtoReflect.Descriptor instead.
 func (*TraceEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TraceEventResponse) GetId() string {
@@ -2337,7 +2735,7 @@ type TraceEntry struct {
 
 func (x *TraceEntry) Reset() {
 	*x = TraceEntry{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2747,7 @@ func (x *TraceEntry) String() string {
 func (*TraceEntry) ProtoMessage() {}
 
 func (x *TraceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2760,7 @@ func (x *TraceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEntry.ProtoReflect.Descriptor instead.
 func (*TraceEntry) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TraceEntry) GetAt() *timestamppb.Timestamp {
@@ -2443,7 +2841,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2853,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2866,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -2543,7 +2941,7 @@ type ReplayEventRequest struct {
 
 func (x *ReplayEventRequest) Reset() {
 	*x = ReplayEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2953,7 @@ func (x *ReplayEventRequest) String() string {
 func (*ReplayEventRequest) ProtoMessage() {}
 
 func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2966,7 @@ func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventRequest.ProtoReflect.Descriptor instead.
 func (*ReplayEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ReplayEventRequest) GetId() string {
@@ -2588,7 +2986,7 @@ type ReplayEventResponse struct {
 
 func (x *ReplayEventResponse) Reset() {
 	*x = ReplayEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2998,7 @@ func (x *ReplayEventResponse) String() string {
 func (*ReplayEventResponse) ProtoMessage() {}
 
 func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +3011,7 @@ func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventResponse.ProtoReflect.Descriptor instead.
 func (*ReplayEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ReplayEventResponse) GetDeliveries() int32 {
@@ -2643,7 +3041,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +3053,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +3066,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Rejection) GetId() string {
@@ -2761,7 +3159,7 @@ type ListRejectionsRequest struct {
 
 func (x *ListRejectionsRequest) Reset() {
 	*x = ListRejectionsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +3171,7 @@ func (x *ListRejectionsRequest) String() string {
 func (*ListRejectionsRequest) ProtoMessage() {}
 
 func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +3184,7 @@ func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRejectionsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListRejectionsRequest) GetLimit() int32 {
@@ -2834,7 +3232,7 @@ type ListRejectionsResponse struct {
 
 func (x *ListRejectionsResponse) Reset() {
 	*x = ListRejectionsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3244,7 @@ func (x *ListRejectionsResponse) String() string {
 func (*ListRejectionsResponse) ProtoMessage() {}
 
 func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3257,7 @@ func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRejectionsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListRejectionsResponse) GetItems() []*Rejection {
@@ -2901,7 +3299,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3311,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3324,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -3044,7 +3442,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3454,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3467,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListDeadLettersRequest) GetLimit() int32 {
@@ -3138,7 +3536,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3548,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3561,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListDeadLettersResponse) GetItems() []*DeadLetter {
@@ -3203,7 +3601,7 @@ type RetryDeadLettersRequest struct {
 
 func (x *RetryDeadLettersRequest) Reset() {
 	*x = RetryDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3613,7 @@ func (x *RetryDeadLettersRequest) String() string {
 func (*RetryDeadLettersRequest) ProtoMessage() {}
 
 func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3626,7 @@ func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RetryDeadLettersRequest) GetIds() []string {
@@ -3303,7 +3701,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3713,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3328,7 +3726,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DeleteDeadLetterRequest) GetId() string {
@@ -3356,7 +3754,7 @@ type DeleteDeadLettersRequest struct {
 
 func (x *DeleteDeadLettersRequest) Reset() {
 	*x = DeleteDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3766,7 @@ func (x *DeleteDeadLettersRequest) String() string {
 func (*DeleteDeadLettersRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +3779,7 @@ func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DeleteDeadLettersRequest) GetIds() []string {
@@ -3457,7 +3855,7 @@ type DeleteDeadLettersResponse struct {
 
 func (x *DeleteDeadLettersResponse) Reset() {
 	*x = DeleteDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +3867,7 @@ func (x *DeleteDeadLettersResponse) String() string {
 func (*DeleteDeadLettersResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +3880,7 @@ func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DeleteDeadLettersResponse) GetDeleted() int32 {
@@ -3504,7 +3902,7 @@ type RetryDeadLettersResponse struct {
 
 func (x *RetryDeadLettersResponse) Reset() {
 	*x = RetryDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +3914,7 @@ func (x *RetryDeadLettersResponse) String() string {
 func (*RetryDeadLettersResponse) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +3927,7 @@ func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RetryDeadLettersResponse) GetRetried() int32 {
@@ -3556,7 +3954,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +3966,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +3979,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SignInRequest) GetName() string {
@@ -3610,7 +4008,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3622,7 +4020,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3635,7 +4033,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SignInResponse) GetToken() string {
@@ -3667,7 +4065,7 @@ type GetSigningKeysRequest struct {
 
 func (x *GetSigningKeysRequest) Reset() {
 	*x = GetSigningKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +4077,7 @@ func (x *GetSigningKeysRequest) String() string {
 func (*GetSigningKeysRequest) ProtoMessage() {}
 
 func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +4090,7 @@ func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 type RotateSigningKeyRequest struct {
@@ -3703,7 +4101,7 @@ type RotateSigningKeyRequest struct {
 
 func (x *RotateSigningKeyRequest) Reset() {
 	*x = RotateSigningKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +4113,7 @@ func (x *RotateSigningKeyRequest) String() string {
 func (*RotateSigningKeyRequest) ProtoMessage() {}
 
 func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +4126,7 @@ func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 type GetSigningKeysResponse struct {
@@ -3740,7 +4138,7 @@ type GetSigningKeysResponse struct {
 
 func (x *GetSigningKeysResponse) Reset() {
 	*x = GetSigningKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +4150,7 @@ func (x *GetSigningKeysResponse) String() string {
 func (*GetSigningKeysResponse) ProtoMessage() {}
 
 func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +4163,7 @@ func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetSigningKeysResponse) GetKeys() []*JsonWebKey {
@@ -3790,7 +4188,7 @@ type JsonWebKey struct {
 
 func (x *JsonWebKey) Reset() {
 	*x = JsonWebKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3802,7 +4200,7 @@ func (x *JsonWebKey) String() string {
 func (*JsonWebKey) ProtoMessage() {}
 
 func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3815,7 +4213,7 @@ func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JsonWebKey.ProtoReflect.Descriptor instead.
 func (*JsonWebKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *JsonWebKey) GetKty() string {
@@ -3879,7 +4277,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3891,7 +4289,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3904,7 +4302,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *User) GetName() string {
@@ -3968,7 +4366,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4378,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4391,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListUsersRequest) GetLimit() int32 {
@@ -4034,7 +4432,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4046,7 +4444,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4059,7 +4457,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListUsersResponse) GetItems() []*User {
@@ -4085,7 +4483,7 @@ type GetUserRequest struct {
 
 func (x *GetUserRequest) Reset() {
 	*x = GetUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4097,7 +4495,7 @@ func (x *GetUserRequest) String() string {
 func (*GetUserRequest) ProtoMessage() {}
 
 func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +4508,7 @@ func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
 func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetUserRequest) GetName() string {
@@ -4129,7 +4527,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4539,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4552,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *CreateUserRequest) GetUser() *User {
@@ -4173,7 +4571,7 @@ type PutUserRequest struct {
 
 func (x *PutUserRequest) Reset() {
 	*x = PutUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4583,7 @@ func (x *PutUserRequest) String() string {
 func (*PutUserRequest) ProtoMessage() {}
 
 func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4596,7 @@ func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutUserRequest.ProtoReflect.Descriptor instead.
 func (*PutUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *PutUserRequest) GetUser() *User {
@@ -4217,7 +4615,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4229,7 +4627,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4242,7 +4640,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -4273,7 +4671,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4285,7 +4683,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4298,7 +4696,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ApiKey) GetName() string {
@@ -4369,7 +4767,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4381,7 +4779,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4394,7 +4792,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListKeysRequest) GetLimit() int32 {
@@ -4435,7 +4833,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4447,7 +4845,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4460,7 +4858,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListKeysResponse) GetItems() []*ApiKey {
@@ -4486,7 +4884,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4498,7 +4896,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4511,7 +4909,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetKeyRequest) GetName() string {
@@ -4530,7 +4928,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4940,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +4953,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CreateKeyRequest) GetKey() *ApiKey {
@@ -4574,7 +4972,7 @@ type DeleteKeyRequest struct {
 
 func (x *DeleteKeyRequest) Reset() {
 	*x = DeleteKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4586,7 +4984,7 @@ func (x *DeleteKeyRequest) String() string {
 func (*DeleteKeyRequest) ProtoMessage() {}
 
 func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4599,7 +4997,7 @@ func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *DeleteKeyRequest) GetName() string {
@@ -4625,7 +5023,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4637,7 +5035,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4650,7 +5048,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListChangesRequest) GetLimit() int32 {
@@ -4722,7 +5120,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4734,7 +5132,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4747,7 +5145,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Change) GetId() string {
@@ -4823,7 +5221,7 @@ type ListChangesResponse struct {
 
 func (x *ListChangesResponse) Reset() {
 	*x = ListChangesResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4835,7 +5233,7 @@ func (x *ListChangesResponse) String() string {
 func (*ListChangesResponse) ProtoMessage() {}
 
 func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4848,7 +5246,7 @@ func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListChangesResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListChangesResponse) GetItems() []*Change {
@@ -4873,7 +5271,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4885,7 +5283,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4898,7 +5296,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{85}
 }
 
 type WhoAmIResponse struct {
@@ -4911,7 +5309,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4923,7 +5321,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4936,7 +5334,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -4958,7 +5356,8 @@ type SimulatePolicyResponse_Verdict struct {
 	// The interceptor's ID and kind.
 	Id   string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// "ok", "refused" or "skipped"; empty behind the first that refused.
+	// "ok", "refused" or "skipped"; "unknown" where a recorded request lacks what was
+	// checked; empty behind the first that refused.
 	Outcome       string               `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	Detail        string               `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
 	Took          *durationpb.Duration `protobuf:"bytes,5,opt,name=took,proto3" json:"took,omitempty"`
@@ -4968,7 +5367,7 @@ type SimulatePolicyResponse_Verdict struct {
 
 func (x *SimulatePolicyResponse_Verdict) Reset() {
 	*x = SimulatePolicyResponse_Verdict{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4980,7 +5379,7 @@ func (x *SimulatePolicyResponse_Verdict) String() string {
 func (*SimulatePolicyResponse_Verdict) ProtoMessage() {}
 
 func (x *SimulatePolicyResponse_Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5031,6 +5430,147 @@ func (x *SimulatePolicyResponse_Verdict) GetTook() *durationpb.Duration {
 	return nil
 }
 
+// Recorded is a request of the past, and what the policy would do to it.
+type SimulatePolicyResponse_Recorded struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Method string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	Path   string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Names of the query's parameters, without their values.
+	Query []string `protobuf:"bytes,4,rep,name=query,proto3" json:"query,omitempty"`
+	// Credentials, and all that may be one, are "(stripped)".
+	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The client's, as the IP filters saw it; empty when it was not known.
+	RemoteAddress string `protobuf:"bytes,6,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
+	// Of the body in bytes; -1 if its length was not announced.
+	Size int64 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
+	// What it was answered, and by which policy.
+	Answered int32  `protobuf:"varint,8,opt,name=answered,proto3" json:"answered,omitempty"`
+	Policy   string `protobuf:"bytes,9,opt,name=policy,proto3" json:"policy,omitempty"`
+	// "allowed", "refused", or "unknown" where that hangs on what was stripped.
+	Outcome string `protobuf:"bytes,10,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// 401 or 403 when it is refused.
+	Status int32 `protobuf:"varint,11,opt,name=status,proto3" json:"status,omitempty"`
+	// One for each interceptor, in their order.
+	Verdicts      []*SimulatePolicyResponse_Verdict `protobuf:"bytes,12,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyResponse_Recorded) Reset() {
+	*x = SimulatePolicyResponse_Recorded{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyResponse_Recorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyResponse_Recorded) ProtoMessage() {}
+
+func (x *SimulatePolicyResponse_Recorded) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyResponse_Recorded.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyResponse_Recorded) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20, 1}
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetQuery() []string {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetRemoteAddress() string {
+	if x != nil {
+		return x.RemoteAddress
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetAnswered() int32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetVerdicts() []*SimulatePolicyResponse_Verdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
 type PublishEventsResponse_Result struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -5043,7 +5583,7 @@ type PublishEventsResponse_Result struct {
 
 func (x *PublishEventsResponse_Result) Reset() {
 	*x = PublishEventsResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5055,7 +5595,7 @@ func (x *PublishEventsResponse_Result) String() string {
 func (*PublishEventsResponse_Result) ProtoMessage() {}
 
 func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5068,7 +5608,7 @@ func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse_Result.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41, 0}
 }
 
 func (x *PublishEventsResponse_Result) GetId() string {
@@ -5107,7 +5647,7 @@ type RetryDeadLettersResponse_Result struct {
 
 func (x *RetryDeadLettersResponse_Result) Reset() {
 	*x = RetryDeadLettersResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5119,7 +5659,7 @@ func (x *RetryDeadLettersResponse_Result) String() string {
 func (*RetryDeadLettersResponse_Result) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5132,7 +5672,7 @@ func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse_Result.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62, 0}
 }
 
 func (x *RetryDeadLettersResponse_Result) GetId() string {
@@ -5225,12 +5765,13 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x10PutPolicyRequest\x12+\n" +
 	"\x06policy\x18\x01 \x01(\v2\x13.posthorn.v1.PolicyR\x06policy\")\n" +
 	"\x13DeletePolicyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xa7\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xcc\x01\n" +
 	"\x15SimulatePolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x05draft\x18\x02 \x01(\v2\x13.posthorn.v1.PolicyR\x05draft\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x127\n" +
-	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\"\xfb\x01\n" +
+	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\x12#\n" +
+	"\rlast_requests\x18\x05 \x01(\x05R\flastRequests\"\xfb\x01\n" +
 	"\x10SimulatedRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12D\n" +
@@ -5239,20 +5780,38 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x0eremote_address\x18\x05 \x01(\tR\rremoteAddress\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\a\n" +
 	"\x16SimulatePolicyResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12G\n" +
 	"\bverdicts\x18\x04 \x03(\v2+.posthorn.v1.SimulatePolicyResponse.VerdictR\bverdicts\x125\n" +
 	"\bschedule\x18\x05 \x03(\v2\x19.google.protobuf.DurationR\bschedule\x12\x1a\n" +
-	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x1a\x8e\x01\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12H\n" +
+	"\brecorded\x18\a \x03(\v2,.posthorn.v1.SimulatePolicyResponse.RecordedR\brecorded\x1a\x8e\x01\n" +
 	"\aVerdict\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
 	"\aoutcome\x18\x03 \x01(\tR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12-\n" +
-	"\x04took\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04took\"/\n" +
+	"\x04took\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04took\x1a\xf3\x03\n" +
+	"\bRecorded\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x14\n" +
+	"\x05query\x18\x04 \x03(\tR\x05query\x12S\n" +
+	"\aheaders\x18\x05 \x03(\v29.posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntryR\aheaders\x12%\n" +
+	"\x0eremote_address\x18\x06 \x01(\tR\rremoteAddress\x12\x12\n" +
+	"\x04size\x18\a \x01(\x03R\x04size\x12\x1a\n" +
+	"\banswered\x18\b \x01(\x05R\banswered\x12\x16\n" +
+	"\x06policy\x18\t \x01(\tR\x06policy\x12\x18\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06status\x18\v \x01(\x05R\x06status\x12G\n" +
+	"\bverdicts\x18\f \x03(\v2+.posthorn.v1.SimulatePolicyResponse.VerdictR\bverdicts\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"/\n" +
 	"\x19ListPolicyVersionsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x1aListPolicyVersionsResponse\x12)\n" +
@@ -5276,7 +5835,27 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x17PutAuthorizationRequest\x12@\n" +
 	"\rauthorization\x18\x01 \x01(\v2\x1a.posthorn.v1.AuthorizationR\rauthorization\"0\n" +
 	"\x1aDeleteAuthorizationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xd8\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"v\n" +
+	"\x13ListBackoffsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
+	"\border_by\x18\x03 \x01(\tR\aorderBy\x12\x16\n" +
+	"\x06search\x18\x04 \x01(\tR\x06search\"k\n" +
+	"\x14ListBackoffsResponse\x122\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.posthorn.v1.BackoffOverrideR\x05items\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\"'\n" +
+	"\x11GetBackoffRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"N\n" +
+	"\x14CreateBackoffRequest\x126\n" +
+	"\abackoff\x18\x01 \x01(\v2\x1c.posthorn.v1.BackoffOverrideR\abackoff\"K\n" +
+	"\x11PutBackoffRequest\x126\n" +
+	"\abackoff\x18\x01 \x01(\v2\x1c.posthorn.v1.BackoffOverrideR\abackoff\"*\n" +
+	"\x14DeleteBackoffRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
+	"\x12GetSettingsRequest\"G\n" +
+	"\x12PutSettingsRequest\x121\n" +
+	"\bsettings\x18\x01 \x01(\v2\x15.posthorn.v1.SettingsR\bsettings\"\xd8\x03\n" +
 	"\x13PublishEventRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x16\n" +
@@ -5587,7 +6166,18 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x10GetAuthorization\x12$.posthorn.v1.GetAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12Z\n" +
 	"\x13CreateAuthorization\x12'.posthorn.v1.CreateAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12T\n" +
 	"\x10PutAuthorization\x12$.posthorn.v1.PutAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12V\n" +
-	"\x13DeleteAuthorization\x12'.posthorn.v1.DeleteAuthorizationRequest\x1a\x16.google.protobuf.Empty2\xc4\x04\n" +
+	"\x13DeleteAuthorization\x12'.posthorn.v1.DeleteAuthorizationRequest\x1a\x16.google.protobuf.Empty2\x9b\x03\n" +
+	"\x0eBackoffService\x12S\n" +
+	"\fListBackoffs\x12 .posthorn.v1.ListBackoffsRequest\x1a!.posthorn.v1.ListBackoffsResponse\x12J\n" +
+	"\n" +
+	"GetBackoff\x12\x1e.posthorn.v1.GetBackoffRequest\x1a\x1c.posthorn.v1.BackoffOverride\x12P\n" +
+	"\rCreateBackoff\x12!.posthorn.v1.CreateBackoffRequest\x1a\x1c.posthorn.v1.BackoffOverride\x12J\n" +
+	"\n" +
+	"PutBackoff\x12\x1e.posthorn.v1.PutBackoffRequest\x1a\x1c.posthorn.v1.BackoffOverride\x12J\n" +
+	"\rDeleteBackoff\x12!.posthorn.v1.DeleteBackoffRequest\x1a\x16.google.protobuf.Empty2\x9f\x01\n" +
+	"\x0fSettingsService\x12E\n" +
+	"\vGetSettings\x12\x1f.posthorn.v1.GetSettingsRequest\x1a\x15.posthorn.v1.Settings\x12E\n" +
+	"\vPutSettings\x12\x1f.posthorn.v1.PutSettingsRequest\x1a\x15.posthorn.v1.Settings2\xc4\x04\n" +
 	"\fEventService\x12S\n" +
 	"\fPublishEvent\x12 .posthorn.v1.PublishEventRequest\x1a!.posthorn.v1.PublishEventResponse\x12V\n" +
 	"\rPublishEvents\x12!.posthorn.v1.PublishEventsRequest\x1a\".posthorn.v1.PublishEventsResponse\x12M\n" +
@@ -5638,7 +6228,7 @@ func file_posthorn_v1_api_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_api_proto_rawDescData
 }
 
-var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_posthorn_v1_api_proto_goTypes = []any{
 	(*ListSourcesRequest)(nil),              // 0: posthorn.v1.ListSourcesRequest
 	(*ListSourcesResponse)(nil),             // 1: posthorn.v1.ListSourcesResponse
@@ -5670,243 +6260,277 @@ var file_posthorn_v1_api_proto_goTypes = []any{
 	(*CreateAuthorizationRequest)(nil),      // 27: posthorn.v1.CreateAuthorizationRequest
 	(*PutAuthorizationRequest)(nil),         // 28: posthorn.v1.PutAuthorizationRequest
 	(*DeleteAuthorizationRequest)(nil),      // 29: posthorn.v1.DeleteAuthorizationRequest
-	(*PublishEventRequest)(nil),             // 30: posthorn.v1.PublishEventRequest
-	(*PublishEventResponse)(nil),            // 31: posthorn.v1.PublishEventResponse
-	(*PublishEventsRequest)(nil),            // 32: posthorn.v1.PublishEventsRequest
-	(*PublishEventsResponse)(nil),           // 33: posthorn.v1.PublishEventsResponse
-	(*ListEventsRequest)(nil),               // 34: posthorn.v1.ListEventsRequest
-	(*EventSummary)(nil),                    // 35: posthorn.v1.EventSummary
-	(*ListEventsResponse)(nil),              // 36: posthorn.v1.ListEventsResponse
-	(*GetEventRequest)(nil),                 // 37: posthorn.v1.GetEventRequest
-	(*TraceEventRequest)(nil),               // 38: posthorn.v1.TraceEventRequest
-	(*TraceEventResponse)(nil),              // 39: posthorn.v1.TraceEventResponse
-	(*TraceEntry)(nil),                      // 40: posthorn.v1.TraceEntry
-	(*Attempt)(nil),                         // 41: posthorn.v1.Attempt
-	(*ReplayEventRequest)(nil),              // 42: posthorn.v1.ReplayEventRequest
-	(*ReplayEventResponse)(nil),             // 43: posthorn.v1.ReplayEventResponse
-	(*Rejection)(nil),                       // 44: posthorn.v1.Rejection
-	(*ListRejectionsRequest)(nil),           // 45: posthorn.v1.ListRejectionsRequest
-	(*ListRejectionsResponse)(nil),          // 46: posthorn.v1.ListRejectionsResponse
-	(*DeadLetter)(nil),                      // 47: posthorn.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),          // 48: posthorn.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),         // 49: posthorn.v1.ListDeadLettersResponse
-	(*RetryDeadLettersRequest)(nil),         // 50: posthorn.v1.RetryDeadLettersRequest
-	(*DeleteDeadLetterRequest)(nil),         // 51: posthorn.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLettersRequest)(nil),        // 52: posthorn.v1.DeleteDeadLettersRequest
-	(*DeleteDeadLettersResponse)(nil),       // 53: posthorn.v1.DeleteDeadLettersResponse
-	(*RetryDeadLettersResponse)(nil),        // 54: posthorn.v1.RetryDeadLettersResponse
-	(*SignInRequest)(nil),                   // 55: posthorn.v1.SignInRequest
-	(*SignInResponse)(nil),                  // 56: posthorn.v1.SignInResponse
-	(*GetSigningKeysRequest)(nil),           // 57: posthorn.v1.GetSigningKeysRequest
-	(*RotateSigningKeyRequest)(nil),         // 58: posthorn.v1.RotateSigningKeyRequest
-	(*GetSigningKeysResponse)(nil),          // 59: posthorn.v1.GetSigningKeysResponse
-	(*JsonWebKey)(nil),                      // 60: posthorn.v1.JsonWebKey
-	(*User)(nil),                            // 61: posthorn.v1.User
-	(*ListUsersRequest)(nil),                // 62: posthorn.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),               // 63: posthorn.v1.ListUsersResponse
-	(*GetUserRequest)(nil),                  // 64: posthorn.v1.GetUserRequest
-	(*CreateUserRequest)(nil),               // 65: posthorn.v1.CreateUserRequest
-	(*PutUserRequest)(nil),                  // 66: posthorn.v1.PutUserRequest
-	(*DeleteUserRequest)(nil),               // 67: posthorn.v1.DeleteUserRequest
-	(*ApiKey)(nil),                          // 68: posthorn.v1.ApiKey
-	(*ListKeysRequest)(nil),                 // 69: posthorn.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),                // 70: posthorn.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),                   // 71: posthorn.v1.GetKeyRequest
-	(*CreateKeyRequest)(nil),                // 72: posthorn.v1.CreateKeyRequest
-	(*DeleteKeyRequest)(nil),                // 73: posthorn.v1.DeleteKeyRequest
-	(*ListChangesRequest)(nil),              // 74: posthorn.v1.ListChangesRequest
-	(*Change)(nil),                          // 75: posthorn.v1.Change
-	(*ListChangesResponse)(nil),             // 76: posthorn.v1.ListChangesResponse
-	(*WhoAmIRequest)(nil),                   // 77: posthorn.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),                  // 78: posthorn.v1.WhoAmIResponse
-	nil,                                     // 79: posthorn.v1.SimulatedRequest.HeadersEntry
-	(*SimulatePolicyResponse_Verdict)(nil),  // 80: posthorn.v1.SimulatePolicyResponse.Verdict
-	nil,                                     // 81: posthorn.v1.PublishEventRequest.ExtensionsEntry
-	(*PublishEventsResponse_Result)(nil),    // 82: posthorn.v1.PublishEventsResponse.Result
-	(*RetryDeadLettersResponse_Result)(nil), // 83: posthorn.v1.RetryDeadLettersResponse.Result
-	(*Source)(nil),                          // 84: posthorn.v1.Source
-	(*Subscription)(nil),                    // 85: posthorn.v1.Subscription
-	(*Policy)(nil),                          // 86: posthorn.v1.Policy
-	(*durationpb.Duration)(nil),             // 87: google.protobuf.Duration
-	(*Authorization)(nil),                   // 88: posthorn.v1.Authorization
-	(*timestamppb.Timestamp)(nil),           // 89: google.protobuf.Timestamp
-	(Event_Direction)(0),                    // 90: posthorn.v1.Event.Direction
-	(*Violation)(nil),                       // 91: posthorn.v1.Violation
-	(*Step)(nil),                            // 92: posthorn.v1.Step
-	(*Meta)(nil),                            // 93: posthorn.v1.Meta
-	(*Refusal)(nil),                         // 94: posthorn.v1.Refusal
-	(*emptypb.Empty)(nil),                   // 95: google.protobuf.Empty
-	(*Event)(nil),                           // 96: posthorn.v1.Event
+	(*ListBackoffsRequest)(nil),             // 30: posthorn.v1.ListBackoffsRequest
+	(*ListBackoffsResponse)(nil),            // 31: posthorn.v1.ListBackoffsResponse
+	(*GetBackoffRequest)(nil),               // 32: posthorn.v1.GetBackoffRequest
+	(*CreateBackoffRequest)(nil),            // 33: posthorn.v1.CreateBackoffRequest
+	(*PutBackoffRequest)(nil),               // 34: posthorn.v1.PutBackoffRequest
+	(*DeleteBackoffRequest)(nil),            // 35: posthorn.v1.DeleteBackoffRequest
+	(*GetSettingsRequest)(nil),              // 36: posthorn.v1.GetSettingsRequest
+	(*PutSettingsRequest)(nil),              // 37: posthorn.v1.PutSettingsRequest
+	(*PublishEventRequest)(nil),             // 38: posthorn.v1.PublishEventRequest
+	(*PublishEventResponse)(nil),            // 39: posthorn.v1.PublishEventResponse
+	(*PublishEventsRequest)(nil),            // 40: posthorn.v1.PublishEventsRequest
+	(*PublishEventsResponse)(nil),           // 41: posthorn.v1.PublishEventsResponse
+	(*ListEventsRequest)(nil),               // 42: posthorn.v1.ListEventsRequest
+	(*EventSummary)(nil),                    // 43: posthorn.v1.EventSummary
+	(*ListEventsResponse)(nil),              // 44: posthorn.v1.ListEventsResponse
+	(*GetEventRequest)(nil),                 // 45: posthorn.v1.GetEventRequest
+	(*TraceEventRequest)(nil),               // 46: posthorn.v1.TraceEventRequest
+	(*TraceEventResponse)(nil),              // 47: posthorn.v1.TraceEventResponse
+	(*TraceEntry)(nil),                      // 48: posthorn.v1.TraceEntry
+	(*Attempt)(nil),                         // 49: posthorn.v1.Attempt
+	(*ReplayEventRequest)(nil),              // 50: posthorn.v1.ReplayEventRequest
+	(*ReplayEventResponse)(nil),             // 51: posthorn.v1.ReplayEventResponse
+	(*Rejection)(nil),                       // 52: posthorn.v1.Rejection
+	(*ListRejectionsRequest)(nil),           // 53: posthorn.v1.ListRejectionsRequest
+	(*ListRejectionsResponse)(nil),          // 54: posthorn.v1.ListRejectionsResponse
+	(*DeadLetter)(nil),                      // 55: posthorn.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),          // 56: posthorn.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),         // 57: posthorn.v1.ListDeadLettersResponse
+	(*RetryDeadLettersRequest)(nil),         // 58: posthorn.v1.RetryDeadLettersRequest
+	(*DeleteDeadLetterRequest)(nil),         // 59: posthorn.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLettersRequest)(nil),        // 60: posthorn.v1.DeleteDeadLettersRequest
+	(*DeleteDeadLettersResponse)(nil),       // 61: posthorn.v1.DeleteDeadLettersResponse
+	(*RetryDeadLettersResponse)(nil),        // 62: posthorn.v1.RetryDeadLettersResponse
+	(*SignInRequest)(nil),                   // 63: posthorn.v1.SignInRequest
+	(*SignInResponse)(nil),                  // 64: posthorn.v1.SignInResponse
+	(*GetSigningKeysRequest)(nil),           // 65: posthorn.v1.GetSigningKeysRequest
+	(*RotateSigningKeyRequest)(nil),         // 66: posthorn.v1.RotateSigningKeyRequest
+	(*GetSigningKeysResponse)(nil),          // 67: posthorn.v1.GetSigningKeysResponse
+	(*JsonWebKey)(nil),                      // 68: posthorn.v1.JsonWebKey
+	(*User)(nil),                            // 69: posthorn.v1.User
+	(*ListUsersRequest)(nil),                // 70: posthorn.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),               // 71: posthorn.v1.ListUsersResponse
+	(*GetUserRequest)(nil),                  // 72: posthorn.v1.GetUserRequest
+	(*CreateUserRequest)(nil),               // 73: posthorn.v1.CreateUserRequest
+	(*PutUserRequest)(nil),                  // 74: posthorn.v1.PutUserRequest
+	(*DeleteUserRequest)(nil),               // 75: posthorn.v1.DeleteUserRequest
+	(*ApiKey)(nil),                          // 76: posthorn.v1.ApiKey
+	(*ListKeysRequest)(nil),                 // 77: posthorn.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                // 78: posthorn.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                   // 79: posthorn.v1.GetKeyRequest
+	(*CreateKeyRequest)(nil),                // 80: posthorn.v1.CreateKeyRequest
+	(*DeleteKeyRequest)(nil),                // 81: posthorn.v1.DeleteKeyRequest
+	(*ListChangesRequest)(nil),              // 82: posthorn.v1.ListChangesRequest
+	(*Change)(nil),                          // 83: posthorn.v1.Change
+	(*ListChangesResponse)(nil),             // 84: posthorn.v1.ListChangesResponse
+	(*WhoAmIRequest)(nil),                   // 85: posthorn.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),                  // 86: posthorn.v1.WhoAmIResponse
+	nil,                                     // 87: posthorn.v1.SimulatedRequest.HeadersEntry
+	(*SimulatePolicyResponse_Verdict)(nil),  // 88: posthorn.v1.SimulatePolicyResponse.Verdict
+	(*SimulatePolicyResponse_Recorded)(nil), // 89: posthorn.v1.SimulatePolicyResponse.Recorded
+	nil,                                     // 90: posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
+	nil,                                     // 91: posthorn.v1.PublishEventRequest.ExtensionsEntry
+	(*PublishEventsResponse_Result)(nil),    // 92: posthorn.v1.PublishEventsResponse.Result
+	(*RetryDeadLettersResponse_Result)(nil), // 93: posthorn.v1.RetryDeadLettersResponse.Result
+	(*Source)(nil),                          // 94: posthorn.v1.Source
+	(*Subscription)(nil),                    // 95: posthorn.v1.Subscription
+	(*Policy)(nil),                          // 96: posthorn.v1.Policy
+	(*durationpb.Duration)(nil),             // 97: google.protobuf.Duration
+	(*Authorization)(nil),                   // 98: posthorn.v1.Authorization
+	(*BackoffOverride)(nil),                 // 99: posthorn.v1.BackoffOverride
+	(*Settings)(nil),                        // 100: posthorn.v1.Settings
+	(*timestamppb.Timestamp)(nil),           // 101: google.protobuf.Timestamp
+	(Event_Direction)(0),                    // 102: posthorn.v1.Event.Direction
+	(*Violation)(nil),                       // 103: posthorn.v1.Violation
+	(*Step)(nil),                            // 104: posthorn.v1.Step
+	(*Meta)(nil),                            // 105: posthorn.v1.Meta
+	(*Refusal)(nil),                         // 106: posthorn.v1.Refusal
+	(*emptypb.Empty)(nil),                   // 107: google.protobuf.Empty
+	(*Event)(nil),                           // 108: posthorn.v1.Event
 }
 var file_posthorn_v1_api_proto_depIdxs = []int32{
-	84,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
-	84,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
-	84,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
-	85,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
-	85,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	85,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	86,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
-	86,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
-	86,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
-	86,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
+	94,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
+	94,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
+	94,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
+	95,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
+	95,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	95,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	96,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
+	96,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
+	96,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
+	96,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
 	19,  // 10: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
-	79,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
-	80,  // 12: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
-	87,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
-	86,  // 14: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
-	88,  // 15: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
-	88,  // 16: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	88,  // 17: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	89,  // 18: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
-	81,  // 19: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
-	30,  // 20: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
-	82,  // 21: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
-	89,  // 22: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 23: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
-	90,  // 24: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
-	89,  // 25: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
-	35,  // 26: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
-	40,  // 27: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
-	89,  // 28: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
-	87,  // 29: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
-	41,  // 30: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
-	87,  // 31: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	89,  // 32: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	89,  // 33: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
-	91,  // 34: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
-	92,  // 35: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
-	89,  // 36: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 37: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
-	44,  // 38: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
-	89,  // 39: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
-	89,  // 40: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 41: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	47,  // 42: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
-	89,  // 43: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 44: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	89,  // 45: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 46: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	83,  // 47: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
-	89,  // 48: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
-	60,  // 49: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
-	89,  // 50: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
-	93,  // 51: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
-	61,  // 52: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
-	61,  // 53: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
-	61,  // 54: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
-	89,  // 55: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	89,  // 56: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
-	93,  // 57: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
-	68,  // 58: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
-	68,  // 59: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
-	89,  // 60: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 61: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
-	89,  // 62: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
-	75,  // 63: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
-	87,  // 64: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
-	94,  // 65: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
-	94,  // 66: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
-	0,   // 67: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
-	2,   // 68: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
-	3,   // 69: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
-	4,   // 70: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
-	5,   // 71: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
-	6,   // 72: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
-	8,   // 73: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
-	9,   // 74: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
-	10,  // 75: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
-	11,  // 76: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
-	12,  // 77: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
-	14,  // 78: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
-	15,  // 79: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
-	16,  // 80: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
-	17,  // 81: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
-	18,  // 82: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
-	21,  // 83: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
-	23,  // 84: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
-	24,  // 85: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
-	26,  // 86: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
-	27,  // 87: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
-	28,  // 88: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
-	29,  // 89: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
-	30,  // 90: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
-	32,  // 91: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
-	34,  // 92: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
-	37,  // 93: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
-	38,  // 94: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
-	42,  // 95: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
-	45,  // 96: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
-	48,  // 97: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
-	50,  // 98: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
-	51,  // 99: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
-	52,  // 100: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
-	77,  // 101: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
-	55,  // 102: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
-	57,  // 103: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
-	58,  // 104: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
-	62,  // 105: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
-	64,  // 106: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
-	65,  // 107: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
-	66,  // 108: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
-	67,  // 109: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
-	69,  // 110: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
-	71,  // 111: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
-	72,  // 112: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
-	73,  // 113: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
-	74,  // 114: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
-	1,   // 115: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
-	84,  // 116: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
-	84,  // 117: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
-	84,  // 118: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
-	95,  // 119: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	7,   // 120: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
-	85,  // 121: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
-	85,  // 122: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
-	85,  // 123: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
-	95,  // 124: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	13,  // 125: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
-	86,  // 126: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
-	86,  // 127: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
-	86,  // 128: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
-	95,  // 129: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
-	20,  // 130: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
-	22,  // 131: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
-	86,  // 132: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
-	25,  // 133: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
-	88,  // 134: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
-	88,  // 135: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
-	88,  // 136: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
-	95,  // 137: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
-	31,  // 138: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
-	33,  // 139: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
-	36,  // 140: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
-	96,  // 141: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
-	39,  // 142: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
-	43,  // 143: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
-	46,  // 144: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
-	49,  // 145: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
-	54,  // 146: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
-	95,  // 147: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
-	53,  // 148: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
-	78,  // 149: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
-	56,  // 150: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
-	59,  // 151: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
-	59,  // 152: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
-	63,  // 153: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
-	61,  // 154: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
-	61,  // 155: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
-	61,  // 156: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
-	95,  // 157: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
-	70,  // 158: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
-	68,  // 159: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
-	68,  // 160: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
-	95,  // 161: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
-	76,  // 162: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
-	115, // [115:163] is the sub-list for method output_type
-	67,  // [67:115] is the sub-list for method input_type
-	67,  // [67:67] is the sub-list for extension type_name
-	67,  // [67:67] is the sub-list for extension extendee
-	0,   // [0:67] is the sub-list for field type_name
+	87,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
+	88,  // 12: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	97,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
+	89,  // 14: posthorn.v1.SimulatePolicyResponse.recorded:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded
+	96,  // 15: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
+	98,  // 16: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
+	98,  // 17: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	98,  // 18: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	99,  // 19: posthorn.v1.ListBackoffsResponse.items:type_name -> posthorn.v1.BackoffOverride
+	99,  // 20: posthorn.v1.CreateBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
+	99,  // 21: posthorn.v1.PutBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
+	100, // 22: posthorn.v1.PutSettingsRequest.settings:type_name -> posthorn.v1.Settings
+	101, // 23: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
+	91,  // 24: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
+	38,  // 25: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
+	92,  // 26: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
+	101, // 27: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
+	101, // 28: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
+	102, // 29: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
+	101, // 30: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
+	43,  // 31: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
+	48,  // 32: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
+	101, // 33: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
+	97,  // 34: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
+	49,  // 35: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
+	97,  // 36: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	101, // 37: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	101, // 38: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
+	103, // 39: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
+	104, // 40: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
+	101, // 41: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
+	101, // 42: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
+	52,  // 43: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
+	101, // 44: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
+	101, // 45: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	101, // 46: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	55,  // 47: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
+	101, // 48: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	101, // 49: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	101, // 50: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	101, // 51: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	93,  // 52: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
+	101, // 53: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
+	68,  // 54: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
+	101, // 55: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
+	105, // 56: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
+	69,  // 57: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
+	69,  // 58: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
+	69,  // 59: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
+	101, // 60: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	101, // 61: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	105, // 62: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
+	76,  // 63: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
+	76,  // 64: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
+	101, // 65: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
+	101, // 66: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
+	101, // 67: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
+	83,  // 68: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
+	97,  // 69: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
+	101, // 70: posthorn.v1.SimulatePolicyResponse.Recorded.at:type_name -> google.protobuf.Timestamp
+	90,  // 71: posthorn.v1.SimulatePolicyResponse.Recorded.headers:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
+	88,  // 72: posthorn.v1.SimulatePolicyResponse.Recorded.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	106, // 73: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
+	106, // 74: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
+	0,   // 75: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
+	2,   // 76: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
+	3,   // 77: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
+	4,   // 78: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
+	5,   // 79: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
+	6,   // 80: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
+	8,   // 81: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
+	9,   // 82: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
+	10,  // 83: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
+	11,  // 84: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
+	12,  // 85: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
+	14,  // 86: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
+	15,  // 87: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
+	16,  // 88: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
+	17,  // 89: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
+	18,  // 90: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
+	21,  // 91: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
+	23,  // 92: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
+	24,  // 93: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
+	26,  // 94: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
+	27,  // 95: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
+	28,  // 96: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
+	29,  // 97: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
+	30,  // 98: posthorn.v1.BackoffService.ListBackoffs:input_type -> posthorn.v1.ListBackoffsRequest
+	32,  // 99: posthorn.v1.BackoffService.GetBackoff:input_type -> posthorn.v1.GetBackoffRequest
+	33,  // 100: posthorn.v1.BackoffService.CreateBackoff:input_type -> posthorn.v1.CreateBackoffRequest
+	34,  // 101: posthorn.v1.BackoffService.PutBackoff:input_type -> posthorn.v1.PutBackoffRequest
+	35,  // 102: posthorn.v1.BackoffService.DeleteBackoff:input_type -> posthorn.v1.DeleteBackoffRequest
+	36,  // 103: posthorn.v1.SettingsService.GetSettings:input_type -> posthorn.v1.GetSettingsRequest
+	37,  // 104: posthorn.v1.SettingsService.PutSettings:input_type -> posthorn.v1.PutSettingsRequest
+	38,  // 105: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
+	40,  // 106: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
+	42,  // 107: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
+	45,  // 108: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
+	46,  // 109: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
+	50,  // 110: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
+	53,  // 111: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
+	56,  // 112: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
+	58,  // 113: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
+	59,  // 114: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
+	60,  // 115: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
+	85,  // 116: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
+	63,  // 117: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
+	65,  // 118: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
+	66,  // 119: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
+	70,  // 120: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
+	72,  // 121: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
+	73,  // 122: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
+	74,  // 123: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
+	75,  // 124: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
+	77,  // 125: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
+	79,  // 126: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
+	80,  // 127: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
+	81,  // 128: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
+	82,  // 129: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
+	1,   // 130: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
+	94,  // 131: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
+	94,  // 132: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
+	94,  // 133: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
+	107, // 134: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	7,   // 135: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
+	95,  // 136: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
+	95,  // 137: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
+	95,  // 138: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
+	107, // 139: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	13,  // 140: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
+	96,  // 141: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
+	96,  // 142: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
+	96,  // 143: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
+	107, // 144: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
+	20,  // 145: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
+	22,  // 146: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
+	96,  // 147: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
+	25,  // 148: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
+	98,  // 149: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
+	98,  // 150: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
+	98,  // 151: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
+	107, // 152: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
+	31,  // 153: posthorn.v1.BackoffService.ListBackoffs:output_type -> posthorn.v1.ListBackoffsResponse
+	99,  // 154: posthorn.v1.BackoffService.GetBackoff:output_type -> posthorn.v1.BackoffOverride
+	99,  // 155: posthorn.v1.BackoffService.CreateBackoff:output_type -> posthorn.v1.BackoffOverride
+	99,  // 156: posthorn.v1.BackoffService.PutBackoff:output_type -> posthorn.v1.BackoffOverride
+	107, // 157: posthorn.v1.BackoffService.DeleteBackoff:output_type -> google.protobuf.Empty
+	100, // 158: posthorn.v1.SettingsService.GetSettings:output_type -> posthorn.v1.Settings
+	100, // 159: posthorn.v1.SettingsService.PutSettings:output_type -> posthorn.v1.Settings
+	39,  // 160: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
+	41,  // 161: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
+	44,  // 162: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
+	108, // 163: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
+	47,  // 164: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
+	51,  // 165: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
+	54,  // 166: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
+	57,  // 167: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
+	62,  // 168: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
+	107, // 169: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
+	61,  // 170: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
+	86,  // 171: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
+	64,  // 172: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
+	67,  // 173: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
+	67,  // 174: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
+	71,  // 175: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
+	69,  // 176: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
+	69,  // 177: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
+	69,  // 178: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
+	107, // 179: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
+	78,  // 180: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
+	76,  // 181: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
+	76,  // 182: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
+	107, // 183: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
+	84,  // 184: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
+	130, // [130:185] is the sub-list for method output_type
+	75,  // [75:130] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_api_proto_init() }
@@ -5917,17 +6541,17 @@ func file_posthorn_v1_api_proto_init() {
 	file_posthorn_v1_broker_proto_init()
 	file_posthorn_v1_config_proto_init()
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_api_proto_msgTypes[61].OneofWrappers = []any{}
-	file_posthorn_v1_api_proto_msgTypes[68].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[69].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[76].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_api_proto_rawDesc), len(file_posthorn_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   84,
+			NumMessages:   94,
 			NumExtensions: 0,
-			NumServices:   10,
+			NumServices:   12,
 		},
 		GoTypes:           file_posthorn_v1_api_proto_goTypes,
 		DependencyIndexes: file_posthorn_v1_api_proto_depIdxs,

@@ -2818,6 +2818,182 @@ func (x *Backoff) GetMaxElapsed() *durationpb.Duration {
 	return nil
 }
 
+// A BackoffOverride changes how deliveries of a publisher's events are tried again,
+// where the subscription leaves it to the platform: where it goes by the default
+// policy. A subscription that names a policy of its own has decided for itself.
+//
+// Of the overrides that match an event the most specific wins, setting by setting:
+// one for a source and a type before one for a type before one for a source before
+// one for everything before the default policy.
+type BackoffOverride struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// Name of the source that its events are from; any, and events of our own
+	// producers too, when empty.
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// Pattern of its events' types, as in subscriptions; any when empty.
+	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// 0 to 10. What is left out is decided by what is less specific.
+	MaxRetries *int32 `protobuf:"varint,5,opt,name=max_retries,json=maxRetries,proto3,oneof" json:"max_retries,omitempty"`
+	// As a policy's; what is left out is decided by what is less specific.
+	Backoff       *Backoff `protobuf:"bytes,6,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	Meta          *Meta    `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackoffOverride) Reset() {
+	*x = BackoffOverride{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackoffOverride) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackoffOverride) ProtoMessage() {}
+
+func (x *BackoffOverride) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackoffOverride.ProtoReflect.Descriptor instead.
+func (*BackoffOverride) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *BackoffOverride) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetMaxRetries() int32 {
+	if x != nil && x.MaxRetries != nil {
+		return *x.MaxRetries
+	}
+	return 0
+}
+
+func (x *BackoffOverride) GetBackoff() *Backoff {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
+func (x *BackoffOverride) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+// Settings are those of the platform as a whole. There is one of them.
+type Settings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always "platform". Output only.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Feature flags by name; those that are left out have their defaults.
+	Flags map[string]bool `protobuf:"bytes,2,rep,name=flags,proto3" json:"flags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// What each flag does. Output only.
+	About         map[string]string `protobuf:"bytes,3,rep,name=about,proto3" json:"about,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Meta          *Meta             `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Settings) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Settings) GetFlags() map[string]bool {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
+func (x *Settings) GetAbout() map[string]string {
+	if x != nil {
+		return x.About
+	}
+	return nil
+}
+
+func (x *Settings) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
 type Authorization_OAuth struct {
 	state protoimpl.MessageState   `protogen:"open.v1"`
 	Url   string                   `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
@@ -2837,7 +3013,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3025,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2923,7 +3099,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3111,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3165,7 @@ type WebhookAuth_Bearer struct {
 
 func (x *WebhookAuth_Bearer) Reset() {
 	*x = WebhookAuth_Bearer{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3177,7 @@ func (x *WebhookAuth_Bearer) String() string {
 func (*WebhookAuth_Bearer) ProtoMessage() {}
 
 func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3211,7 @@ type WebhookAuth_Basic struct {
 
 func (x *WebhookAuth_Basic) Reset() {
 	*x = WebhookAuth_Basic{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3047,7 +3223,7 @@ func (x *WebhookAuth_Basic) String() string {
 func (*WebhookAuth_Basic) ProtoMessage() {}
 
 func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3268,7 @@ type WebhookAuth_OAuth2 struct {
 
 func (x *WebhookAuth_OAuth2) Reset() {
 	*x = WebhookAuth_OAuth2{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3280,7 @@ func (x *WebhookAuth_OAuth2) String() string {
 func (*WebhookAuth_OAuth2) ProtoMessage() {}
 
 func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +3341,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3353,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +3393,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3405,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3267,7 +3443,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3455,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3307,7 +3483,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3495,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3549,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3561,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3608,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3620,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3696,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3708,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3750,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3586,7 +3762,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3963,7 +4139,30 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06LINEAR\x10\x02\x12\x0f\n" +
 	"\vLOGARITHMIC\x10\x03B\t\n" +
-	"\a_jitterB\xac\x01\n" +
+	"\a_jitter\"\x80\x02\n" +
+	"\x0fBackoffOverride\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12$\n" +
+	"\vmax_retries\x18\x05 \x01(\x05H\x00R\n" +
+	"maxRetries\x88\x01\x01\x12.\n" +
+	"\abackoff\x18\x06 \x01(\v2\x14.posthorn.v1.BackoffR\abackoff\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04metaB\x0e\n" +
+	"\f_max_retries\"\xa9\x02\n" +
+	"\bSettings\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
+	"\x05flags\x18\x02 \x03(\v2 .posthorn.v1.Settings.FlagsEntryR\x05flags\x126\n" +
+	"\x05about\x18\x03 \x03(\v2 .posthorn.v1.Settings.AboutEntryR\x05about\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\x1a8\n" +
+	"\n" +
+	"FlagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"AboutEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\xac\x01\n" +
 	"\x0fcom.posthorn.v1B\vConfigProtoP\x01Z?github.com/posthornhq/posthorn/proto/gen/posthorn/v1;posthornv1\xa2\x02\x03PXX\xaa\x02\vPosthorn.V1\xca\x02\vPosthorn\\V1\xe2\x02\x17Posthorn\\V1\\GPBMetadata\xea\x02\fPosthorn::V1b\x06proto3"
 
 var (
@@ -3979,7 +4178,7 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -4014,29 +4213,33 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(*Interceptor)(nil),             // 30: posthorn.v1.Interceptor
 	(*Delivery)(nil),                // 31: posthorn.v1.Delivery
 	(*Backoff)(nil),                 // 32: posthorn.v1.Backoff
-	(*Authorization_OAuth)(nil),     // 33: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 34: posthorn.v1.Authorization.Jwt
-	nil,                             // 35: posthorn.v1.Amqp.HeadersEntry
-	nil,                             // 36: posthorn.v1.Nats.HeadersEntry
-	nil,                             // 37: posthorn.v1.Webhook.HeadersEntry
-	(*WebhookAuth_Bearer)(nil),      // 38: posthorn.v1.WebhookAuth.Bearer
-	(*WebhookAuth_Basic)(nil),       // 39: posthorn.v1.WebhookAuth.Basic
-	(*WebhookAuth_OAuth2)(nil),      // 40: posthorn.v1.WebhookAuth.OAuth2
-	(*Interceptor_AccessToken)(nil), // 41: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 42: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 43: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 44: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 45: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 46: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 47: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 48: posthorn.v1.Interceptor.JsonField
-	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
-	(Event_Direction)(0),            // 51: posthorn.v1.Event.Direction
+	(*BackoffOverride)(nil),         // 33: posthorn.v1.BackoffOverride
+	(*Settings)(nil),                // 34: posthorn.v1.Settings
+	(*Authorization_OAuth)(nil),     // 35: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 36: posthorn.v1.Authorization.Jwt
+	nil,                             // 37: posthorn.v1.Amqp.HeadersEntry
+	nil,                             // 38: posthorn.v1.Nats.HeadersEntry
+	nil,                             // 39: posthorn.v1.Webhook.HeadersEntry
+	(*WebhookAuth_Bearer)(nil),      // 40: posthorn.v1.WebhookAuth.Bearer
+	(*WebhookAuth_Basic)(nil),       // 41: posthorn.v1.WebhookAuth.Basic
+	(*WebhookAuth_OAuth2)(nil),      // 42: posthorn.v1.WebhookAuth.OAuth2
+	(*Interceptor_AccessToken)(nil), // 43: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 44: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 45: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 46: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 47: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 48: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 49: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 50: posthorn.v1.Interceptor.JsonField
+	nil,                             // 51: posthorn.v1.Settings.FlagsEntry
+	nil,                             // 52: posthorn.v1.Settings.AboutEntry
+	(*timestamppb.Timestamp)(nil),   // 53: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 54: google.protobuf.Duration
+	(Event_Direction)(0),            // 55: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	49, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	49, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	53, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	53, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
 	17, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
@@ -4045,13 +4248,13 @@ var file_posthorn_v1_config_proto_depIdxs = []int32{
 	14, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
 	15, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
 	11, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	33, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	34, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	35, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	36, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
 	11, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
 	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
 	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	50, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	51, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	54, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	55, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
 	20, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
 	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
 	6,  // 19: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
@@ -4060,51 +4263,56 @@ var file_posthorn_v1_config_proto_depIdxs = []int32{
 	21, // 22: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
 	22, // 23: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
 	23, // 24: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
-	35, // 25: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
+	37, // 25: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
 	7,  // 26: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
-	36, // 27: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
-	50, // 28: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
-	37, // 29: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	38, // 27: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
+	54, // 28: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
+	39, // 29: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
 	7,  // 30: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
 	27, // 31: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
 	26, // 32: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
 	25, // 33: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
-	38, // 34: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
-	39, // 35: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
-	40, // 36: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
+	40, // 34: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
+	41, // 35: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
+	42, // 36: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
 	29, // 37: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
 	31, // 38: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
 	11, // 39: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
 	30, // 40: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	41, // 41: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	42, // 42: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	43, // 43: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	44, // 44: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	45, // 45: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	46, // 46: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	47, // 47: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	48, // 48: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	50, // 49: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	43, // 41: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	44, // 42: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	45, // 43: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	46, // 44: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	47, // 45: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	48, // 46: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	49, // 47: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	50, // 48: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	54, // 49: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
 	32, // 50: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
 	10, // 51: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	50, // 52: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	50, // 53: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	50, // 54: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	2,  // 55: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	50, // 56: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	50, // 57: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	8,  // 58: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 59: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 60: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	9,  // 61: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 62: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 63: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	50, // 64: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	54, // 52: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	54, // 53: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	54, // 54: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	32, // 55: posthorn.v1.BackoffOverride.backoff:type_name -> posthorn.v1.Backoff
+	11, // 56: posthorn.v1.BackoffOverride.meta:type_name -> posthorn.v1.Meta
+	51, // 57: posthorn.v1.Settings.flags:type_name -> posthorn.v1.Settings.FlagsEntry
+	52, // 58: posthorn.v1.Settings.about:type_name -> posthorn.v1.Settings.AboutEntry
+	11, // 59: posthorn.v1.Settings.meta:type_name -> posthorn.v1.Meta
+	2,  // 60: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	54, // 61: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	54, // 62: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	8,  // 63: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 64: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 65: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	9,  // 66: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 67: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 68: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	54, // 69: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -4139,19 +4347,20 @@ func file_posthorn_v1_config_proto_init() {
 	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[27].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[28].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[29].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[35].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[36].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[30].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[31].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[37].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[38].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[39].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   38,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
