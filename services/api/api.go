@@ -13,6 +13,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/recording"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -33,6 +34,12 @@ type Auditor interface {
 	Record(ctx context.Context, c audit.Change) error
 }
 
+// Requests are the recorded requests of sources. It is satisfied by *recording.Reader.
+type Requests interface {
+	// Last returns at most n, newest first.
+	Last(ctx context.Context, source string, n int) ([]recording.Request, error)
+}
+
 // A Broker takes responsibility for events. It is the broker, in this process
 // or in another.
 type Broker interface {
@@ -50,6 +57,7 @@ type Deps struct {
 	Changes         Changes
 	Identities      *identity.Directory
 	Asker           *interceptor.Asker
+	Requests        Requests
 	// Commit returns when what was written before is stored for good. nil waits
 	// for nothing.
 	Commit func(ctx context.Context) error
@@ -91,7 +99,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 		missing bool
 	}{
 		{"Config", deps.Config == nil}, {"Secrets", deps.Secrets == nil}, {"Sealer", deps.Sealer == nil},
-		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Broker", deps.Broker == nil},
+		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Requests", deps.Requests == nil}, {"Broker", deps.Broker == nil},
 		{"Events", deps.Events == nil}, {"Tracer", deps.Tracer == nil}, {"Replayer", deps.Replayer == nil},
 		{"Rejections", deps.Rejections == nil}, {"DeadLetters", deps.DeadLetters == nil},
 	} {

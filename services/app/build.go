@@ -25,6 +25,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/ledger"
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/queue"
+	"github.com/posthornhq/posthorn/pkg/recording"
 	"github.com/posthornhq/posthorn/pkg/schema"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/settings"
@@ -151,7 +152,7 @@ func (a *App) build(ctx context.Context) error {
 	// The Master API, here or there.
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
-		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Commit: a.wait, Broker: publish,
+		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Requests: recording.NewReader(js), Commit: a.wait, Broker: publish,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
 		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
@@ -177,8 +178,13 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	if roles.Has(config.Gateway) {
+		recorder, err := recording.New(state.publisher, a.log, recording.Config{Enabled: func() bool { return cat.Flag(settings.RequestRecording) }})
+		if err != nil {
+			return err
+		}
+		a.add("recording", recorder.Run, nil)
 		gw, err := gateway.New(accept, cat, state.ledger, a.log, gateway.NewMetrics(a.reg), gateway.Config{
-			MaxBytes: int64(cfg.MaxEventBytes), TrustedProxies: cfg.TrustedProxy,
+			MaxBytes: int64(cfg.MaxEventBytes), TrustedProxies: cfg.TrustedProxy, Recorder: recorder,
 		})
 		if err != nil {
 			return err
