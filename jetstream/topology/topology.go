@@ -229,7 +229,7 @@ func requests() Asset {
 // foreign is a cache: what is oldest makes room, and can be fetched again.
 func foreign() Asset {
 	a := kv(BucketForeign, "Schemas of other platforms, as they were fetched: key is a hash of the type and the version.",
-		"pkg/schema", "broker, registry", 1, 256<<20)
+		"pkg/schema", "broker, registry", 1, 128<<20)
 	a.Stream.Discard = jetstream.DiscardOld
 	return a
 }

@@ -87,7 +87,7 @@ func (a *App) build(ctx context.Context) error {
 	}
 	cat.UseAsker(asker)
 	a.add("catalog", cat.Run, cat.Ready())
-	foreign, err := a.foreignSchemas()
+	foreign, err := a.foreignSchemas(buckets.foreign)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (a *App) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.add("foreign schemas", foreign.Run, nil)
+	a.add("foreign schemas", foreign.Run, foreign.Ready())
 	a.add("schemas", schemas.Run, nil)
 	if err := a.adminKey(ctx, buckets.identity); err != nil {
 		return err
@@ -316,7 +316,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 }
 
 // foreignSchemas returns what fetches the schemas of other platforms.
-func (a *App) foreignSchemas() (*schema.Foreign, error) {
+func (a *App) foreignSchemas(kept jetstream.KeyValue) (*schema.Foreign, error) {
 	tokens := map[string]string{}
 	for pair := range strings.SplitSeq(a.cfg.Schemas.ForeignTokens.Reveal(), ",") {
 		domain, token, _ := strings.Cut(strings.TrimSpace(pair), "=")
@@ -328,7 +328,7 @@ func (a *App) foreignSchemas() (*schema.Foreign, error) {
 		hosts[domain] = schema.Host{URL: url, Token: tokens[domain]}
 	}
 	return schema.NewForeign(a.guardedClient(), a.log, schema.ForeignConfig{
-		Hosts: hosts, MaxEntries: a.cfg.Schemas.MaxEntries, MaxBytes: int64(a.cfg.Schemas.MaxBytes),
+		Hosts: hosts, MaxEntries: a.cfg.Schemas.MaxEntries, MaxBytes: int64(a.cfg.Schemas.MaxBytes), Kept: kept,
 	})
 }
 
@@ -363,13 +363,14 @@ func (a *App) guardedClient() *http.Client {
 	}}
 }
 
-type buckets struct{ config, secrets, schemas, identity jetstream.KeyValue }
+type buckets struct{ config, secrets, schemas, identity, foreign jetstream.KeyValue }
 
 func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) {
 	var b buckets
 	for name, kv := range map[string]*jetstream.KeyValue{
 		topology.BucketConfig: &b.config, topology.BucketSecrets: &b.secrets,
 		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity,
+		topology.BucketForeign: &b.foreign,
 	} {
 		var err error
 		if *kv, err = js.KeyValue(ctx, name); err != nil {
