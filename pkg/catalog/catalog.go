@@ -149,10 +149,10 @@ func (c *Catalog) Ready() <-chan struct{} { return c.ready }
 // [event.DefaultContext].
 func (c *Catalog) Source(context, name string) (*source.Source, bool) {
 	s, ok := c.sources.get(name)
-	if !ok || s.Context() != cmp.Or(context, event.DefaultContext) {
+	if !ok {
 		return nil, false
 	}
-	return s, true
+	return s.In(cmp.Or(context, event.DefaultContext))
 }
 
 // Subscriptions returns the index of all subscriptions, which follows changes.

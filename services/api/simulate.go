@@ -100,7 +100,7 @@ func (s policyServer) replay(ctx context.Context, req *posthornv1.SimulatePolicy
 	for i := range last {
 		rec := &last[i]
 		past := rec.Past()
-		past.Context, past.Secrets = given.Context, given.Secrets
+		past.Secrets = given.Secrets
 		past.Decisions = slices.DeleteFunc(past.Decisions, func(d interceptor.Decision) bool {
 			_, has := changed[d.ID]
 			return has
@@ -248,7 +248,9 @@ func (s policyServer) advised(ctx context.Context, p *posthornv1.Policy, err err
 	contexts := map[string]bool{}
 	for _, src := range sources {
 		if src.value.GetPolicy() == p.GetName() {
-			contexts[cmp.Or(src.value.GetContext(), event.DefaultContext)] = true
+			for name := range contextsOf(src.value) {
+				contexts[name] = true
+			}
 		}
 	}
 	if len(contexts) == 0 {

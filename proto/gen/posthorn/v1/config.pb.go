@@ -211,7 +211,7 @@ func (x Authorization_OAuth_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authorization_OAuth_Mode.Descriptor instead.
 func (Authorization_OAuth_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0, 0}
 }
 
 type HmacSettings_Algorithm int32
@@ -260,7 +260,7 @@ func (x HmacSettings_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Algorithm.Descriptor instead.
 func (HmacSettings_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type HmacSettings_Encoding int32
@@ -309,7 +309,7 @@ func (x HmacSettings_Encoding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Encoding.Descriptor instead.
 func (HmacSettings_Encoding) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 1}
 }
 
 type Subscription_Priority int32
@@ -361,7 +361,7 @@ func (x Subscription_Priority) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_Priority.Descriptor instead.
 func (Subscription_Priority) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type Subscription_OnExhausted int32
@@ -412,7 +412,7 @@ func (x Subscription_OnExhausted) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_OnExhausted.Descriptor instead.
 func (Subscription_OnExhausted) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 1}
 }
 
 type Webhook_Format int32
@@ -467,7 +467,7 @@ func (x Webhook_Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Webhook_Format.Descriptor instead.
 func (Webhook_Format) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Interceptor_Location int32
@@ -528,7 +528,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -577,7 +577,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -632,7 +632,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -744,7 +744,10 @@ type Source struct {
 	RatePerClient float64 `protobuf:"fixed64,18,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
 	// The same for all clients of the source together.
 	RatePerSecond float64 `protobuf:"fixed64,19,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
-	Meta          *Meta   `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Further contexts that it is in, with the topics that are enabled there: its path
+	// is /events/{context}/{source} there. Events belong to the context of their path.
+	Contexts      []*SourceContext `protobuf:"bytes,40,rep,name=contexts,proto3" json:"contexts,omitempty"`
+	Meta          *Meta            `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -912,9 +915,71 @@ func (x *Source) GetRatePerSecond() float64 {
 	return 0
 }
 
+func (x *Source) GetContexts() []*SourceContext {
+	if x != nil {
+		return x.Contexts
+	}
+	return nil
+}
+
 func (x *Source) GetMeta() *Meta {
 	if x != nil {
 		return x.Meta
+	}
+	return nil
+}
+
+// A SourceContext is a source's place in a context beside its own.
+type SourceContext struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Context string `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	// The source's own topics when empty.
+	Topics        []string `protobuf:"bytes,2,rep,name=topics,proto3" json:"topics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceContext) Reset() {
+	*x = SourceContext{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceContext) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceContext) ProtoMessage() {}
+
+func (x *SourceContext) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceContext.ProtoReflect.Descriptor instead.
+func (*SourceContext) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SourceContext) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *SourceContext) GetTopics() []string {
+	if x != nil {
+		return x.Topics
 	}
 	return nil
 }
@@ -938,7 +1003,7 @@ type HeaderSettings struct {
 
 func (x *HeaderSettings) Reset() {
 	*x = HeaderSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	mi := &file_posthorn_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1015,7 @@ func (x *HeaderSettings) String() string {
 func (*HeaderSettings) ProtoMessage() {}
 
 func (x *HeaderSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	mi := &file_posthorn_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1028,7 @@ func (x *HeaderSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderSettings.ProtoReflect.Descriptor instead.
 func (*HeaderSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HeaderSettings) GetName() string {
@@ -1024,7 +1089,7 @@ type JsonFieldSettings struct {
 
 func (x *JsonFieldSettings) Reset() {
 	*x = JsonFieldSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	mi := &file_posthorn_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1101,7 @@ func (x *JsonFieldSettings) String() string {
 func (*JsonFieldSettings) ProtoMessage() {}
 
 func (x *JsonFieldSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	mi := &file_posthorn_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1114,7 @@ func (x *JsonFieldSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JsonFieldSettings.ProtoReflect.Descriptor instead.
 func (*JsonFieldSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JsonFieldSettings) GetPointer() string {
@@ -1099,7 +1164,7 @@ type TwilioSettings struct {
 
 func (x *TwilioSettings) Reset() {
 	*x = TwilioSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1176,7 @@ func (x *TwilioSettings) String() string {
 func (*TwilioSettings) ProtoMessage() {}
 
 func (x *TwilioSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1189,7 @@ func (x *TwilioSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TwilioSettings.ProtoReflect.Descriptor instead.
 func (*TwilioSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TwilioSettings) GetUrl() string {
@@ -1152,7 +1217,7 @@ type Authorization struct {
 
 func (x *Authorization) Reset() {
 	*x = Authorization{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1229,7 @@ func (x *Authorization) String() string {
 func (*Authorization) ProtoMessage() {}
 
 func (x *Authorization) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1242,7 @@ func (x *Authorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
 func (*Authorization) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Authorization) GetName() string {
@@ -1250,7 +1315,7 @@ type HmacSettings struct {
 
 func (x *HmacSettings) Reset() {
 	*x = HmacSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1327,7 @@ func (x *HmacSettings) String() string {
 func (*HmacSettings) ProtoMessage() {}
 
 func (x *HmacSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1340,7 @@ func (x *HmacSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HmacSettings.ProtoReflect.Descriptor instead.
 func (*HmacSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HmacSettings) GetHeader() string {
@@ -1362,7 +1427,7 @@ type Auth0Settings struct {
 
 func (x *Auth0Settings) Reset() {
 	*x = Auth0Settings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1439,7 @@ func (x *Auth0Settings) String() string {
 func (*Auth0Settings) ProtoMessage() {}
 
 func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1452,7 @@ func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth0Settings.ProtoReflect.Descriptor instead.
 func (*Auth0Settings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Auth0Settings) GetCodes() []string {
@@ -1452,7 +1517,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1529,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1542,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Subscription) GetName() string {
@@ -1643,7 +1708,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1720,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1733,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Destination) GetKind() isDestination_Kind {
@@ -1764,7 +1829,7 @@ type Amqp struct {
 
 func (x *Amqp) Reset() {
 	*x = Amqp{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1841,7 @@ func (x *Amqp) String() string {
 func (*Amqp) ProtoMessage() {}
 
 func (x *Amqp) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1854,7 @@ func (x *Amqp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amqp.ProtoReflect.Descriptor instead.
 func (*Amqp) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Amqp) GetUrl() string {
@@ -1860,7 +1925,7 @@ type Nats struct {
 
 func (x *Nats) Reset() {
 	*x = Nats{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1937,7 @@ func (x *Nats) String() string {
 func (*Nats) ProtoMessage() {}
 
 func (x *Nats) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1950,7 @@ func (x *Nats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nats.ProtoReflect.Descriptor instead.
 func (*Nats) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Nats) GetUrl() string {
@@ -1963,7 +2028,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2040,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2053,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Pull) GetAckWait() *durationpb.Duration {
@@ -2023,7 +2088,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2100,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2113,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2126,7 +2191,7 @@ type WebhookAuth struct {
 
 func (x *WebhookAuth) Reset() {
 	*x = WebhookAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2203,7 @@ func (x *WebhookAuth) String() string {
 func (*WebhookAuth) ProtoMessage() {}
 
 func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2216,7 @@ func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth.ProtoReflect.Descriptor instead.
 func (*WebhookAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WebhookAuth) GetKind() isWebhookAuth_Kind {
@@ -2235,7 +2300,7 @@ type WebhookValidation struct {
 
 func (x *WebhookValidation) Reset() {
 	*x = WebhookValidation{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2312,7 @@ func (x *WebhookValidation) String() string {
 func (*WebhookValidation) ProtoMessage() {}
 
 func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2325,7 @@ func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookValidation.ProtoReflect.Descriptor instead.
 func (*WebhookValidation) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WebhookValidation) GetOrigin() string {
@@ -2284,7 +2349,7 @@ type JwtSignature struct {
 
 func (x *JwtSignature) Reset() {
 	*x = JwtSignature{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2361,7 @@ func (x *JwtSignature) String() string {
 func (*JwtSignature) ProtoMessage() {}
 
 func (x *JwtSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2374,7 @@ func (x *JwtSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtSignature.ProtoReflect.Descriptor instead.
 func (*JwtSignature) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JwtSignature) GetHeader() string {
@@ -2344,7 +2409,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2421,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2434,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Policy) GetName() string {
@@ -2431,7 +2496,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2508,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2521,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -2491,7 +2556,7 @@ type Interceptor struct {
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2568,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2581,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -2680,7 +2745,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2757,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2770,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -2755,7 +2820,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2832,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +2845,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -2845,7 +2910,7 @@ type BackoffOverride struct {
 
 func (x *BackoffOverride) Reset() {
 	*x = BackoffOverride{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2922,7 @@ func (x *BackoffOverride) String() string {
 func (*BackoffOverride) ProtoMessage() {}
 
 func (x *BackoffOverride) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2935,7 @@ func (x *BackoffOverride) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackoffOverride.ProtoReflect.Descriptor instead.
 func (*BackoffOverride) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BackoffOverride) GetName() string {
@@ -2938,7 +3003,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3015,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3028,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Settings) GetName() string {
@@ -3013,7 +3078,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3090,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3103,7 @@ func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_OAuth.ProtoReflect.Descriptor instead.
 func (*Authorization_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
 }
 
 func (x *Authorization_OAuth) GetUrl() string {
@@ -3099,7 +3164,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3176,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3189,7 @@ func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_Jwt.ProtoReflect.Descriptor instead.
 func (*Authorization_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
 }
 
 func (x *Authorization_Jwt) GetJwksUrl() string {
@@ -3165,7 +3230,7 @@ type WebhookAuth_Bearer struct {
 
 func (x *WebhookAuth_Bearer) Reset() {
 	*x = WebhookAuth_Bearer{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3242,7 @@ func (x *WebhookAuth_Bearer) String() string {
 func (*WebhookAuth_Bearer) ProtoMessage() {}
 
 func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3255,7 @@ func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Bearer.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Bearer) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *WebhookAuth_Bearer) GetToken() string {
@@ -3211,7 +3276,7 @@ type WebhookAuth_Basic struct {
 
 func (x *WebhookAuth_Basic) Reset() {
 	*x = WebhookAuth_Basic{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3288,7 @@ func (x *WebhookAuth_Basic) String() string {
 func (*WebhookAuth_Basic) ProtoMessage() {}
 
 func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3301,7 @@ func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Basic.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Basic) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *WebhookAuth_Basic) GetUsername() string {
@@ -3268,7 +3333,7 @@ type WebhookAuth_OAuth2 struct {
 
 func (x *WebhookAuth_OAuth2) Reset() {
 	*x = WebhookAuth_OAuth2{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3345,7 @@ func (x *WebhookAuth_OAuth2) String() string {
 func (*WebhookAuth_OAuth2) ProtoMessage() {}
 
 func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3358,7 @@ func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_OAuth2.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_OAuth2) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 2}
 }
 
 func (x *WebhookAuth_OAuth2) GetTokenUrl() string {
@@ -3341,7 +3406,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3418,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3431,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -3393,7 +3458,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3470,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3483,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -3443,7 +3508,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3520,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3533,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -3483,7 +3548,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3560,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3573,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -3549,7 +3614,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3626,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3639,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -3608,7 +3673,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3620,7 +3685,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3633,7 +3698,7 @@ func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
 func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 5}
 }
 
 func (x *Interceptor_Hmac) GetHeader() string {
@@ -3696,7 +3761,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[38]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3708,7 +3773,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[38]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3721,7 +3786,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -3750,7 +3815,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[39]
+	mi := &file_posthorn_v1_config_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +3827,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[39]
+	mi := &file_posthorn_v1_config_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +3840,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -3804,7 +3869,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xa5\b\n" +
+	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xdd\b\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12,\n" +
@@ -3827,7 +3892,8 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x06twilio\x18\x10 \x01(\v2\x1b.posthorn.v1.TwilioSettingsR\x06twilio\x12\x16\n" +
 	"\x06topics\x18\x11 \x03(\tR\x06topics\x12&\n" +
 	"\x0frate_per_client\x18\x12 \x01(\x01R\rratePerClient\x12&\n" +
-	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x12%\n" +
+	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x126\n" +
+	"\bcontexts\x18( \x03(\v2\x1a.posthorn.v1.SourceContextR\bcontexts\x12%\n" +
 	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"\xca\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
@@ -3857,7 +3923,10 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06REJECT\x10\x01\x12\b\n" +
 	"\x04WARN\x10\x02\x12\a\n" +
-	"\x03OFF\x10\x03\"\xbc\x01\n" +
+	"\x03OFF\x10\x03\"A\n" +
+	"\rSourceContext\x12\x18\n" +
+	"\acontext\x18\x01 \x01(\tR\acontext\x12\x16\n" +
+	"\x06topics\x18\x02 \x03(\tR\x06topics\"\xbc\x01\n" +
 	"\x0eHeaderSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1b\n" +
@@ -4178,7 +4247,7 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -4193,126 +4262,128 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(Backoff_Strategy)(0),           // 10: posthorn.v1.Backoff.Strategy
 	(*Meta)(nil),                    // 11: posthorn.v1.Meta
 	(*Source)(nil),                  // 12: posthorn.v1.Source
-	(*HeaderSettings)(nil),          // 13: posthorn.v1.HeaderSettings
-	(*JsonFieldSettings)(nil),       // 14: posthorn.v1.JsonFieldSettings
-	(*TwilioSettings)(nil),          // 15: posthorn.v1.TwilioSettings
-	(*Authorization)(nil),           // 16: posthorn.v1.Authorization
-	(*HmacSettings)(nil),            // 17: posthorn.v1.HmacSettings
-	(*Auth0Settings)(nil),           // 18: posthorn.v1.Auth0Settings
-	(*Subscription)(nil),            // 19: posthorn.v1.Subscription
-	(*Destination)(nil),             // 20: posthorn.v1.Destination
-	(*Amqp)(nil),                    // 21: posthorn.v1.Amqp
-	(*Nats)(nil),                    // 22: posthorn.v1.Nats
-	(*Pull)(nil),                    // 23: posthorn.v1.Pull
-	(*Webhook)(nil),                 // 24: posthorn.v1.Webhook
-	(*WebhookAuth)(nil),             // 25: posthorn.v1.WebhookAuth
-	(*WebhookValidation)(nil),       // 26: posthorn.v1.WebhookValidation
-	(*JwtSignature)(nil),            // 27: posthorn.v1.JwtSignature
-	(*Policy)(nil),                  // 28: posthorn.v1.Policy
-	(*Security)(nil),                // 29: posthorn.v1.Security
-	(*Interceptor)(nil),             // 30: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 31: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 32: posthorn.v1.Backoff
-	(*BackoffOverride)(nil),         // 33: posthorn.v1.BackoffOverride
-	(*Settings)(nil),                // 34: posthorn.v1.Settings
-	(*Authorization_OAuth)(nil),     // 35: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 36: posthorn.v1.Authorization.Jwt
-	nil,                             // 37: posthorn.v1.Amqp.HeadersEntry
-	nil,                             // 38: posthorn.v1.Nats.HeadersEntry
-	nil,                             // 39: posthorn.v1.Webhook.HeadersEntry
-	(*WebhookAuth_Bearer)(nil),      // 40: posthorn.v1.WebhookAuth.Bearer
-	(*WebhookAuth_Basic)(nil),       // 41: posthorn.v1.WebhookAuth.Basic
-	(*WebhookAuth_OAuth2)(nil),      // 42: posthorn.v1.WebhookAuth.OAuth2
-	(*Interceptor_AccessToken)(nil), // 43: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 44: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 45: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 46: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 47: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 48: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 49: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 50: posthorn.v1.Interceptor.JsonField
-	nil,                             // 51: posthorn.v1.Settings.FlagsEntry
-	nil,                             // 52: posthorn.v1.Settings.AboutEntry
-	(*timestamppb.Timestamp)(nil),   // 53: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 54: google.protobuf.Duration
-	(Event_Direction)(0),            // 55: posthorn.v1.Event.Direction
+	(*SourceContext)(nil),           // 13: posthorn.v1.SourceContext
+	(*HeaderSettings)(nil),          // 14: posthorn.v1.HeaderSettings
+	(*JsonFieldSettings)(nil),       // 15: posthorn.v1.JsonFieldSettings
+	(*TwilioSettings)(nil),          // 16: posthorn.v1.TwilioSettings
+	(*Authorization)(nil),           // 17: posthorn.v1.Authorization
+	(*HmacSettings)(nil),            // 18: posthorn.v1.HmacSettings
+	(*Auth0Settings)(nil),           // 19: posthorn.v1.Auth0Settings
+	(*Subscription)(nil),            // 20: posthorn.v1.Subscription
+	(*Destination)(nil),             // 21: posthorn.v1.Destination
+	(*Amqp)(nil),                    // 22: posthorn.v1.Amqp
+	(*Nats)(nil),                    // 23: posthorn.v1.Nats
+	(*Pull)(nil),                    // 24: posthorn.v1.Pull
+	(*Webhook)(nil),                 // 25: posthorn.v1.Webhook
+	(*WebhookAuth)(nil),             // 26: posthorn.v1.WebhookAuth
+	(*WebhookValidation)(nil),       // 27: posthorn.v1.WebhookValidation
+	(*JwtSignature)(nil),            // 28: posthorn.v1.JwtSignature
+	(*Policy)(nil),                  // 29: posthorn.v1.Policy
+	(*Security)(nil),                // 30: posthorn.v1.Security
+	(*Interceptor)(nil),             // 31: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 32: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 33: posthorn.v1.Backoff
+	(*BackoffOverride)(nil),         // 34: posthorn.v1.BackoffOverride
+	(*Settings)(nil),                // 35: posthorn.v1.Settings
+	(*Authorization_OAuth)(nil),     // 36: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 37: posthorn.v1.Authorization.Jwt
+	nil,                             // 38: posthorn.v1.Amqp.HeadersEntry
+	nil,                             // 39: posthorn.v1.Nats.HeadersEntry
+	nil,                             // 40: posthorn.v1.Webhook.HeadersEntry
+	(*WebhookAuth_Bearer)(nil),      // 41: posthorn.v1.WebhookAuth.Bearer
+	(*WebhookAuth_Basic)(nil),       // 42: posthorn.v1.WebhookAuth.Basic
+	(*WebhookAuth_OAuth2)(nil),      // 43: posthorn.v1.WebhookAuth.OAuth2
+	(*Interceptor_AccessToken)(nil), // 44: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 45: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 46: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 47: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 48: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 49: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 50: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 51: posthorn.v1.Interceptor.JsonField
+	nil,                             // 52: posthorn.v1.Settings.FlagsEntry
+	nil,                             // 53: posthorn.v1.Settings.AboutEntry
+	(*timestamppb.Timestamp)(nil),   // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 55: google.protobuf.Duration
+	(Event_Direction)(0),            // 56: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	53, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	53, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	54, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	54, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
-	17, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
-	18, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
-	13, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
-	14, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
-	15, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
-	11, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	35, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	36, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
-	11, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
-	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	54, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	55, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
-	20, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
-	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
-	6,  // 19: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
-	11, // 20: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
-	24, // 21: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	21, // 22: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
-	22, // 23: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
-	23, // 24: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
-	37, // 25: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
-	7,  // 26: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
-	38, // 27: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
-	54, // 28: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
-	39, // 29: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
-	7,  // 30: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	27, // 31: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
-	26, // 32: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
-	25, // 33: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
-	40, // 34: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
-	41, // 35: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
-	42, // 36: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
-	29, // 37: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	31, // 38: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	11, // 39: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	30, // 40: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	43, // 41: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	44, // 42: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	45, // 43: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	46, // 44: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	47, // 45: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	48, // 46: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	49, // 47: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	50, // 48: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	54, // 49: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	32, // 50: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	10, // 51: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	54, // 52: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	54, // 53: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	54, // 54: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	32, // 55: posthorn.v1.BackoffOverride.backoff:type_name -> posthorn.v1.Backoff
-	11, // 56: posthorn.v1.BackoffOverride.meta:type_name -> posthorn.v1.Meta
-	51, // 57: posthorn.v1.Settings.flags:type_name -> posthorn.v1.Settings.FlagsEntry
-	52, // 58: posthorn.v1.Settings.about:type_name -> posthorn.v1.Settings.AboutEntry
-	11, // 59: posthorn.v1.Settings.meta:type_name -> posthorn.v1.Meta
-	2,  // 60: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	54, // 61: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	54, // 62: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	8,  // 63: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 64: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 65: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	9,  // 66: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 67: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 68: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	54, // 69: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	18, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
+	19, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
+	14, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
+	15, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
+	16, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
+	13, // 9: posthorn.v1.Source.contexts:type_name -> posthorn.v1.SourceContext
+	11, // 10: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
+	36, // 11: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	37, // 12: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	11, // 13: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
+	3,  // 14: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 15: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	55, // 16: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	56, // 17: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	21, // 18: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
+	5,  // 19: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
+	6,  // 20: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
+	11, // 21: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
+	25, // 22: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
+	22, // 23: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
+	23, // 24: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
+	24, // 25: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
+	38, // 26: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
+	7,  // 27: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
+	39, // 28: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
+	55, // 29: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
+	40, // 30: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	7,  // 31: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
+	28, // 32: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
+	27, // 33: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
+	26, // 34: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
+	41, // 35: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
+	42, // 36: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
+	43, // 37: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
+	30, // 38: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	32, // 39: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	11, // 40: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	31, // 41: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	44, // 42: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	45, // 43: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	46, // 44: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	47, // 45: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	48, // 46: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	49, // 47: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	50, // 48: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	51, // 49: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	55, // 50: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	33, // 51: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	10, // 52: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	55, // 53: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	55, // 54: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	55, // 55: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	33, // 56: posthorn.v1.BackoffOverride.backoff:type_name -> posthorn.v1.Backoff
+	11, // 57: posthorn.v1.BackoffOverride.meta:type_name -> posthorn.v1.Meta
+	52, // 58: posthorn.v1.Settings.flags:type_name -> posthorn.v1.Settings.FlagsEntry
+	53, // 59: posthorn.v1.Settings.about:type_name -> posthorn.v1.Settings.AboutEntry
+	11, // 60: posthorn.v1.Settings.meta:type_name -> posthorn.v1.Meta
+	2,  // 61: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	55, // 62: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	55, // 63: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	8,  // 64: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 65: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 66: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	9,  // 67: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 68: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 69: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	55, // 70: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -4321,20 +4392,20 @@ func file_posthorn_v1_config_proto_init() {
 		return
 	}
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
 		(*Destination_Amqp)(nil),
 		(*Destination_Nats)(nil),
 		(*Destination_Pull)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[12].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{
 		(*WebhookAuth_Bearer_)(nil),
 		(*WebhookAuth_Basic_)(nil),
 		(*WebhookAuth_Oauth2)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[19].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
@@ -4344,23 +4415,23 @@ func file_posthorn_v1_config_proto_init() {
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[29].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[23].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[30].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[31].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[37].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[32].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[38].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[39].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
