@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -65,9 +66,7 @@ func TestSecretsAreNowhereInClear(t *testing.T) {
 		t.Errorf("a wrong signature is answered %d, want 401", got)
 	}
 	// Requests with credentials everywhere, for the recording of requests.
-	for what, secret := range map[string]string{"a bearer token": "hush-bearer-17aa02", "a cookie": "hush-cookie-88d1f4", "a parameter": "hush-query-b04c9e", "a header": "hush-any-3f55d0"} {
-		secrets[what] = secret
-	}
+	maps.Copy(secrets, map[string]string{"a bearer token": "hush-bearer-17aa02", "a cookie": "hush-cookie-88d1f4", "a parameter": "hush-query-b04c9e", "a header": "hush-any-3f55d0"})
 	for _, key := range []string{secrets["an interceptor's value"], "hush-guess-6e0d12"} {
 		if _, _, err := p.call("POST", "/events/guarded?token="+secrets["a parameter"], `{}`, "X-Key", key, "Authorization", "Bearer "+secrets["a bearer token"],
 			"Cookie", "sid="+secrets["a cookie"], "X-Whatever", secrets["a header"]); err != nil {
