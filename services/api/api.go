@@ -13,6 +13,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/policy"
 	"github.com/posthornhq/posthorn/pkg/recording"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -21,6 +22,8 @@ import (
 type Mirror interface {
 	// WaitFor returns when these revisions of buckets config and secrets are.
 	WaitFor(ctx context.Context, config, secrets uint64) error
+	// Delivery returns p, or what an override makes of it for an event.
+	Delivery(p *policy.Policy, source, typ string) *policy.Policy
 }
 
 // A Sealer seals what must not be read in a bucket. It is satisfied by *seal.Sealer.

@@ -53,6 +53,17 @@ func TestTwoBackoffsOfTheSameEventsAreRefused(t *testing.T) {
 	if got := r.catalog.Delivery(base, "shop", "order.created").MaxRetries; got != 7 {
 		t.Errorf("an order of the shop is tried again %d times, want 7", got)
 	}
+	// It can be seen beforehand.
+	simulate := func(policy, more string) answer {
+		return r.do("POST", "/api/v1/policies/"+policy+":simulate", `{"request":{}`+more+`}`).is(http.StatusOK)
+	}
+	r.do("PUT", "/api/v1/sources/shop", `{"kind":"GENERIC"}`).is(http.StatusOK)
+	r.do("PUT", "/api/v1/policies/own", `{"delivery":{"maxRetries":2}}`).is(http.StatusOK)
+	simulate("default", "").has("schedule.4", "16s").has("schedule.5", nil)
+	simulate("default", `,"type":"order.created"`).has("schedule.7", "128s").has("schedule.8", nil)
+	simulate("default", `,"type":"order.created","source":"shop"`).has("schedule.6", "64s").has("schedule.7", nil)
+	simulate("own", `,"type":"order.created","source":"shop"`).has("schedule.1", "2s").has("schedule.2", nil)
+
 	r.do("DELETE", "/api/v1/backoffs/b", "").is(http.StatusNoContent)
 	if got := r.catalog.Delivery(base, "shop", "order.created").MaxRetries; got != 8 {
 		t.Errorf("after the deletion it is tried again %d times, want 8", got)
@@ -64,7 +75,7 @@ func TestTwoBackoffsOfTheSameEventsAreRefused(t *testing.T) {
 	// An edit of the default policy keeps room for the overrides.
 	r.do("PUT", "/api/v1/backoffs/a", `{"maxRetries":9}`).is(http.StatusOK)
 	r.do("PUT", "/api/v1/policies/default", `{"delivery":{"maxRetries":1}}`).is(http.StatusOK)
-	if got := r.catalog.Policy("default"); got.MaxRetries != 1 || got.MaxDeliver() != 10 || len(r.catalog.Policies()) != 1 {
-		t.Errorf("the default policy is %+v of %d, want 1 retry, handed out up to 10 times", got, len(r.catalog.Policies()))
+	if got := r.catalog.Policy("default"); got.MaxRetries != 1 || got.MaxDeliver() != 10 || len(r.catalog.Policies()) != 2 {
+		t.Errorf("the default policy is %+v of %d policies, want 1 retry, handed out up to 10 times, and policy own", got, len(r.catalog.Policies()))
 	}
 }

@@ -61,6 +61,7 @@ func (s policyServer) simulate(ctx context.Context, req *posthornv1.SimulatePoli
 			out.Detail = errs.MessageOf(refusal)
 		}
 	}
+	compiled = s.r.api.deps.Mirror.Delivery(compiled, req.GetSource(), req.GetType())
 	for _, d := range compiled.Schedule.Preview(compiled.MaxRetries) {
 		out.Schedule = append(out.Schedule, wire.Duration(d))
 	}

@@ -163,6 +163,7 @@ func newPolicySimulate(a *app, n noun[*posthornv1.Policy]) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Source, "source", "", "source whose secrets and context it has")
+	f.StringVar(&req.Type, "type", "", "type of the event whose schedule of retries is shown, with the overrides that hold for it")
 	f.StringVar(&req.Request.RemoteAddress, "address", "", "address of the client")
 	f.StringVar(&req.Request.Path, "path", "", "path and query of the request")
 	f.StringArrayVarP(&headers, "header", "H", nil, `header of the request, "Name: value" (repeatable)`)

@@ -928,7 +928,10 @@ type SimulatePolicyRequest struct {
 	Request *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
 	// Instead of a request: so many of the last that the source got, 1 to 40, as far
 	// as they are recorded. Their credentials are not.
-	LastRequests  int32 `protobuf:"varint,5,opt,name=last_requests,json=lastRequests,proto3" json:"last_requests,omitempty"`
+	LastRequests int32 `protobuf:"varint,5,opt,name=last_requests,json=lastRequests,proto3" json:"last_requests,omitempty"`
+	// Of the event whose schedule of retries is shown; with source it decides which
+	// overrides (BackoffService) hold.
+	Type          string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,6 +999,13 @@ func (x *SimulatePolicyRequest) GetLastRequests() int32 {
 		return x.LastRequests
 	}
 	return 0
+}
+
+func (x *SimulatePolicyRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
 }
 
 // A SimulatedRequest is what a publisher would send.
@@ -1087,7 +1097,7 @@ type SimulatePolicyResponse struct {
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
 	// One for each interceptor, in their order.
 	Verdicts []*SimulatePolicyResponse_Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
-	// Waits before each retry of a delivery, without jitter.
+	// Waits before each retry of a delivery, without jitter, overrides included.
 	Schedule []*durationpb.Duration `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
 	Warnings []string               `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// With last_requests, newest first.
@@ -5765,13 +5775,14 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x10PutPolicyRequest\x12+\n" +
 	"\x06policy\x18\x01 \x01(\v2\x13.posthorn.v1.PolicyR\x06policy\")\n" +
 	"\x13DeletePolicyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xcc\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xe0\x01\n" +
 	"\x15SimulatePolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x05draft\x18\x02 \x01(\v2\x13.posthorn.v1.PolicyR\x05draft\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x127\n" +
 	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\x12#\n" +
-	"\rlast_requests\x18\x05 \x01(\x05R\flastRequests\"\xfb\x01\n" +
+	"\rlast_requests\x18\x05 \x01(\x05R\flastRequests\x12\x12\n" +
+	"\x04type\x18\x06 \x01(\tR\x04type\"\xfb\x01\n" +
 	"\x10SimulatedRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12D\n" +
