@@ -67,6 +67,12 @@ func TestAForeignSchemaOutlivesItsPlatform(t *testing.T) {
 		t.Fatalf("the other platform ended with %v", err)
 	}
 	check("without the other platform")
+	if err := ours.stop(40 * time.Second); err != nil {
+		t.Fatalf("our platform ended with %v", err)
+	}
+	ours.start()
+	ours.ready()
+	check("without the other platform, after a restart")
 }
 
 // Whoever takes a type is told when its schema has a new version, once.

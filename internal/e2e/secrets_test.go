@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -37,6 +38,7 @@ func TestSecretsAreNowhereInClear(t *testing.T) {
 	p.must("PUT", "/api/v1/subscriptions/all", `{"types":["#"],"direction":"INCOMING","secrets":["`+secrets["a subscription's secret"]+`"],"destination":{"webhook":{"url":"`+s.URL+`"}}}`)
 	p.must("PUT", "/api/v1/authorizations/default", `{"oauth":{"url":"https://auth.example/","clientId":"me","clientSecret":"`+secrets["a client secret"]+`"}}`)
 	p.must("PUT", "/api/v1/policies/guard", `{"security":{"flow":[{"headerValue":{"name":"X-Key","value":"`+secrets["an interceptor's value"]+`"}}]}}`)
+	p.must("PUT", "/api/v1/sources/guarded", `{"kind":"GENERIC","type":"a.b","policy":"guard"}`)
 	p.must("POST", "/api/v1/users", `{"name":"ann","roles":["events:read"],"password":"`+secrets["a password"]+`"}`)
 	// Refused, and quoted nowhere.
 	p.api("PUT", "/api/v1/users/ann", `{"roles":["nothing"],"password":"`+secrets["a password"]+`"}`)
@@ -63,8 +65,25 @@ func TestSecretsAreNowhereInClear(t *testing.T) {
 	if got := send("2", "wrong"); got != http.StatusUnauthorized {
 		t.Errorf("a wrong signature is answered %d, want 401", got)
 	}
-	p.until("it is delivered", 20*time.Second, func() bool { return s.count() == 2 })
-	answers := ""
+	// Requests with credentials everywhere, for the recording of requests.
+	maps.Copy(secrets, map[string]string{"a bearer token": "hush-bearer-17aa02", "a cookie": "hush-cookie-88d1f4", "a parameter": "hush-query-b04c9e", "a header": "hush-any-3f55d0"})
+	for _, key := range []string{secrets["an interceptor's value"], "hush-guess-6e0d12"} {
+		if _, _, err := p.call("POST", "/events/guarded?token="+secrets["a parameter"], `{}`, "X-Key", key, "Authorization", "Bearer "+secrets["a bearer token"],
+			"Cookie", "sid="+secrets["a cookie"], "X-Whatever", secrets["a header"]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secrets["a wrong guess"] = "hush-guess-6e0d12"
+	simulated := ""
+	p.until("the requests are recorded", 20*time.Second, func() bool {
+		simulated = p.must("POST", "/api/v1/policies/guard:simulate", `{"source":"guarded","lastRequests":5}`)
+		return strings.Count(simulated, `"answered":`) == 2
+	})
+	if !strings.Contains(simulated, `"outcome":"allowed"`) || !strings.Contains(simulated, `"outcome":"refused"`) || !strings.Contains(simulated, "(stripped)") {
+		t.Errorf("the recorded requests are simulated as %s", simulated)
+	}
+	p.until("it is delivered", 20*time.Second, func() bool { return s.count() >= 2 })
+	answers := simulated
 	for _, path := range []string{
 		"/sources", "/subscriptions", "/policies", "/authorizations", "/users", "/keys", "/audit", "/events", "/rejections", "/deadletters", "/sources/github",
 	} {

@@ -101,6 +101,15 @@ func TestAPolicyGuardsASource(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "refused with 401") || !strings.Contains(string(out), "skipped") || !strings.Contains(string(out), "retry 1 after") {
 		t.Errorf("policy simulate: %v\n%s", err, out)
 	}
+	// And on what was recorded while it was in force.
+	p.until("a request is recorded", 20*time.Second, func() bool {
+		out, err = exec.CommandContext(t.Context(), bin, "policy", "simulate", "partners", "--source", "partner", "--last", "5",
+			"--server", p.http, "--key", p.key).CombinedOutput()
+		return err == nil && strings.Contains(string(out), "would be allowed")
+	})
+	if !strings.Contains(string(out), "was let through then") || !strings.Contains(string(out), "was answered 202") {
+		t.Errorf("policy simulate --last: %s", out)
+	}
 	// The server that vouches is gone: what is remembered passes, the rest does not.
 	callout.Close()
 	if status, out := send(good, "good-token", "hush-e2e-value"); status != 202 {

@@ -20,6 +20,7 @@ const (
 	StreamRejections  = "REJECTIONS"
 	StreamAdvisories  = "ADVISORIES"
 	StreamAudit       = "AUDIT"
+	StreamRequests    = "REQUESTS"
 
 	BucketEvents   = "events"
 	BucketConfig   = "config"
@@ -28,6 +29,8 @@ const (
 	BucketIdentity = "identity"
 	BucketDedup    = "dedup"
 	BucketLanes    = "lanes"
+	// BucketForeign has schemas of other platforms.
+	BucketForeign = "foreign"
 
 	ObjectsPayloads = "payloads"
 )
@@ -242,6 +245,19 @@ func RejectionFilter(source string) string {
 
 // AuditSubject returns the subject on AUDIT of a change to a resource.
 func AuditSubject(kind, name string) string { return "audit." + kind + "." + name }
+
+// RequestSubject returns the subject on REQUESTS of a source's requests that were
+// taken, or refused: each have a place of their own, so that a flood of refused
+// ones does not push out the others.
+func RequestSubject(source string, refused bool) string {
+	if refused {
+		return "requests." + source + ".refused"
+	}
+	return "requests." + source + ".taken"
+}
+
+// RequestFilter returns the filter on REQUESTS for a source.
+func RequestFilter(source string) string { return "requests." + source + ".*" }
 
 // Live subjects, for those who watch as it happens with core NATS.
 const (

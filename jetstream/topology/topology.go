@@ -111,11 +111,13 @@ func Assets(c Config) []Asset {
 		advisories(c),
 		record(StreamAudit, "audit.*.*", "Who changed which resource, and when.",
 			"pkg/audit", "api", c.share(0, 1), 366*24*time.Hour, true),
+		requests(),
 		kv(BucketConfig, "Sources, subscriptions, policies and settings as JSON: key is <kind>.<name>.",
 			"services/api", "every service", 16, 64<<20),
 		kv(BucketSchemas, "Schemas of event types: key is <type>.<version>.", "services/registry", "broker, api", 1, 256<<20),
 		kv(BucketSecrets, "Secrets of sources and subscriptions, sealed.", "services/api", "gateway, dispatcher", 2, 64<<20),
 		kv(BucketIdentity, "Users, API keys and what signs tokens; nothing of it in clear.", "pkg/identity", "gateway, api, broker", 1, 64<<20),
+		foreign(),
 		dedup(c),
 		kv(BucketLanes, "Subscriptions that have a lane of their own, and why: key is the subscription.", "pkg/queue", "dispatcher, router", 1, 64<<20),
 	}
@@ -212,6 +214,25 @@ func record(name, subject, description, writer, readers string, bytes int64, age
 		},
 		Writer: writer, Readers: readers, auto: auto,
 	}
+}
+
+// RequestsPerSource is how many requests of a source are kept that were taken, and
+// as many that were refused.
+const RequestsPerSource = 20
+
+func requests() Asset {
+	a := record(StreamRequests, "requests.*.*", "The last requests of each source, without credentials and bodies, for the simulation of policies.",
+		"pkg/recording", "api", 64<<20, 24*time.Hour, false)
+	a.Stream.MaxMsgsPerSubject = RequestsPerSource
+	return a
+}
+
+// foreign is a cache: what is oldest makes room, and can be fetched again.
+func foreign() Asset {
+	a := kv(BucketForeign, "Schemas of other platforms, as they were fetched: key is a hash of the type and the version.",
+		"pkg/schema", "broker, registry", 1, 128<<20)
+	a.Stream.Discard = jetstream.DiscardOld
+	return a
 }
 
 func deadLetters(c Config) Asset {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,8 +20,10 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/settings"
 	"github.com/posthornhq/posthorn/pkg/source"
 	"github.com/posthornhq/posthorn/pkg/subscription"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
 // Kinds of resources, as keys of buckets config and secrets begin.
@@ -28,6 +32,8 @@ const (
 	Subscriptions  = "subscriptions"
 	Policies       = "policies"
 	Authorizations = "authorizations"
+	Backoffs       = "backoffs"
+	Settings       = "settings"
 )
 
 // Key returns the key of a resource in buckets config and secrets. It is also
@@ -70,7 +76,11 @@ type Catalog struct {
 	asker         *interceptor.Asker
 	authorization table[*authorization.Authorization]
 	subscriptions *subscription.Index
-	fallback      *policy.Policy // that of those who name none
+	fallback      *policy.Policy // what is built in for those who name none
+	// standard is the policy of those who name none, with room for the overrides.
+	standard  atomic.Pointer[policy.Policy]
+	overrides atomic.Pointer[policy.Overrides] // nil is none
+	settings  atomic.Pointer[posthornv1.Settings]
 
 	onChange []func()
 	calls    sync.Mutex // one at a time
@@ -80,6 +90,7 @@ type Catalog struct {
 	mu       sync.Mutex
 	values   map[string]value // of bucket config
 	sealed   map[string]value // of bucket secrets
+	backoffs map[string]*policy.Override
 	problems map[string]Problem
 	seen     [2]uint64 // revision of config, of secrets
 	synced   [2]bool
@@ -103,7 +114,7 @@ func New(config, secrets jetstream.KeyValue, opener Opener, log *slog.Logger, cf
 	if err != nil {
 		return nil, fmt.Errorf("catalog: built-in policy: %w", err)
 	}
-	return &Catalog{
+	c := &Catalog{
 		config:        bucket.New(config, "", bucket.Raw()),
 		secrets:       bucket.New(secrets, "", bucket.Raw()),
 		opener:        opener,
@@ -114,9 +125,12 @@ func New(config, secrets jetstream.KeyValue, opener Opener, log *slog.Logger, cf
 		ready:         make(chan struct{}),
 		values:        make(map[string]value),
 		sealed:        make(map[string]value),
+		backoffs:      make(map[string]*policy.Override),
 		problems:      make(map[string]Problem),
 		moved:         make(chan struct{}),
-	}, nil
+	}
+	c.standard.Store(fallback)
+	return c, nil
 }
 
 // OnChange registers f to be called after every change that has taken effect,
@@ -135,10 +149,10 @@ func (c *Catalog) Ready() <-chan struct{} { return c.ready }
 // [event.DefaultContext].
 func (c *Catalog) Source(context, name string) (*source.Source, bool) {
 	s, ok := c.sources.get(name)
-	if !ok || s.Context() != cmp.Or(context, event.DefaultContext) {
+	if !ok {
 		return nil, false
 	}
-	return s, true
+	return s.In(cmp.Or(context, event.DefaultContext))
 }
 
 // Subscriptions returns the index of all subscriptions, which follows changes.
@@ -154,15 +168,43 @@ func (c *Catalog) Subscription(name string) (*subscription.Subscription, bool) {
 // Policy returns the policy of that name, or else the default one. "default" is
 // built in unless one of that name is stored.
 func (c *Catalog) Policy(name string) *policy.Policy {
-	if name != "" {
+	if name != "" && name != policy.DefaultName {
 		if p, ok := c.policies.get(name); ok {
 			return p
 		}
 	}
-	if p, ok := c.policies.get(policy.DefaultName); ok {
-		return p
+	return c.standard.Load()
+}
+
+// Delivery returns how a delivery of an event of a source and type is tried, p
+// being the policy that it goes by: p itself, unless it is the default one and an
+// override has something to say. Its queue settings (MaxDeliver, AckWait,
+// Lifetime) are to be asked of p.
+func (c *Catalog) Delivery(p *policy.Policy, source, typ string) *policy.Policy {
+	return c.overrides.Load().Apply(p, source, typ)
+}
+
+// Flag reports whether a feature is on.
+func (c *Catalog) Flag(f settings.Flag) bool { return settings.On(c.settings.Load(), f) }
+
+// restandard makes the default policy anew after an edit of it or of an override.
+// Its caller locks.
+func (c *Catalog) restandard() {
+	p, ok := c.policies.get(policy.DefaultName)
+	if !ok {
+		p = c.fallback
 	}
-	return c.fallback
+	c.standard.Store(c.overrides.Load().Widen(p))
+}
+
+// reoverride makes the overrides anew after an edit of one. Its caller locks.
+func (c *Catalog) reoverride() {
+	var all *policy.Overrides
+	if len(c.backoffs) > 0 {
+		all = policy.NewOverrides(slices.Collect(maps.Values(c.backoffs)))
+	}
+	c.overrides.Store(all)
+	c.restandard()
 }
 
 // Flow returns the security of the policy of that name, which publishers to
@@ -184,10 +226,8 @@ func (c *Catalog) Authorization(context string) (*authorization.Authorization, b
 
 // Policies returns all policies by name, the default one included.
 func (c *Catalog) Policies() []*policy.Policy {
-	all := c.policies.all()
-	if _, ok := c.policies.get(policy.DefaultName); !ok {
-		all = append(all, c.fallback)
-	}
+	all := slices.DeleteFunc(c.policies.all(), func(p *policy.Policy) bool { return p.Name == policy.DefaultName })
+	all = append(all, c.standard.Load())
 	slices.SortFunc(all, func(a, b *policy.Policy) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/bucket"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/settings"
 	"github.com/posthornhq/posthorn/pkg/source"
 	"github.com/posthornhq/posthorn/pkg/subscription"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -130,10 +131,10 @@ func (c *Catalog) saw(which int, revision uint64) {
 // apply brings one resource into force, or takes it out.
 func (c *Catalog) apply(key string) {
 	kind, name, ok := strings.Cut(key, ".")
-	known := slices.Contains([]string{Sources, Subscriptions, Policies, Authorizations}, kind)
+	known := slices.Contains([]string{Sources, Subscriptions, Policies, Authorizations, Backoffs}, kind) || key == Key(Settings, settings.Name)
 	v, stored := c.values[key]
 	if !ok || !known || !stored {
-		return // settings, or secrets that came before what they are for
+		return // of a later version's kinds, or secrets that came before what they are for
 	}
 	if v.deleted {
 		delete(c.problems, key)
@@ -180,21 +181,25 @@ func (c *Catalog) compile(kind, name string, data []byte, sealed value) error {
 		}
 		c.subscriptions.Put(v)
 	case Policies:
-		spec := new(posthornv1.Policy)
-		secrets, err := c.decode(data, spec, Key(kind, name), sealed)
+		return c.compilePolicy(name, data, sealed)
+	case Backoffs:
+		spec := new(posthornv1.BackoffOverride)
+		if _, err := c.decode(data, spec, Key(kind, name), sealed); err != nil {
+			return err
+		}
+		v, err := policy.CompileOverride(spec)
 		if err != nil {
 			return err
 		}
-		v, err := policy.Compile(spec)
-		if err != nil {
+		c.backoffs[name] = v
+		c.reoverride()
+	case Settings:
+		spec := new(posthornv1.Settings)
+		if _, err := c.decode(data, spec, Key(kind, name), sealed); err != nil {
 			return err
 		}
-		flow, err := interceptor.Compile(spec.GetSecurity(), policy.SecretsByID(secrets), c.asker)
-		if err != nil {
-			return err
-		}
-		c.flows.put(name, flow)
-		c.policies.put(name, v)
+		// A flag that this version does not know is a later one's.
+		c.settings.Store(spec)
 	case Authorizations:
 		spec := new(posthornv1.Authorization)
 		secrets, err := c.decode(data, spec, Key(kind, name), sealed)
@@ -209,6 +214,28 @@ func (c *Catalog) compile(kind, name string, data []byte, sealed value) error {
 			v.ClientSecret = secrets[0]
 		}
 		c.authorization.put(name, v)
+	}
+	return nil
+}
+
+func (c *Catalog) compilePolicy(name string, data []byte, sealed value) error {
+	spec := new(posthornv1.Policy)
+	secrets, err := c.decode(data, spec, Key(Policies, name), sealed)
+	if err != nil {
+		return err
+	}
+	v, err := policy.Compile(spec)
+	if err != nil {
+		return err
+	}
+	flow, err := interceptor.Compile(spec.GetSecurity(), policy.SecretsByID(secrets), c.asker)
+	if err != nil {
+		return err
+	}
+	c.flows.put(name, flow)
+	c.policies.put(name, v)
+	if name == policy.DefaultName {
+		c.restandard()
 	}
 	return nil
 }
@@ -255,8 +282,16 @@ func (c *Catalog) remove(kind, name string) {
 	case Policies:
 		c.policies.delete(name)
 		c.flows.delete(name)
+		if name == policy.DefaultName {
+			c.restandard()
+		}
 	case Authorizations:
 		c.authorization.delete(name)
+	case Backoffs:
+		delete(c.backoffs, name)
+		c.reoverride()
+	case Settings:
+		c.settings.Store(nil)
 	}
 }
 
@@ -270,6 +305,10 @@ func (c *Catalog) has(kind, name string) (ok bool) {
 		_, ok = c.policies.get(name)
 	case Authorizations:
 		_, ok = c.authorization.get(name)
+	case Backoffs:
+		ok = c.backoffs[name] != nil
+	case Settings:
+		ok = c.settings.Load() != nil
 	}
 	return ok
 }

@@ -121,6 +121,27 @@ func (c *Client) TryTransform(ctx context.Context, req *posthornv1.TryTransformR
 	return out, c.post(ctx, "/api/v1/subscriptions:transform", req, out)
 }
 
+// GetSettings returns the settings of the platform as a whole.
+func (c *Client) GetSettings(ctx context.Context) (*posthornv1.Settings, error) {
+	out := new(posthornv1.Settings)
+	return out, c.into(ctx, call{method: http.MethodGet, path: "/api/v1/settings", repeat: always}, out)
+}
+
+// PutSettings replaces the settings. If v has an etag in its meta, only the version
+// with that etag is replaced; another one is an [*Error] of status 412.
+func (c *Client) PutSettings(ctx context.Context, v *posthornv1.Settings) (*posthornv1.Settings, error) {
+	body, err := protojson.Marshal(settable(v))
+	if err != nil {
+		return nil, fmt.Errorf("client: settings: %w", err)
+	}
+	in := call{method: http.MethodPut, path: "/api/v1/settings", body: body, etag: v.GetMeta().GetEtag(), repeat: always}
+	if in.etag != "" {
+		in.repeat = refused // as of Put
+	}
+	out := new(posthornv1.Settings)
+	return out, c.into(ctx, in, out)
+}
+
 // ListDeadLetters yields the deliveries that the platform gave up on.
 func (c *Client) ListDeadLetters(ctx context.Context, req *posthornv1.ListDeadLettersRequest) iter.Seq2[*posthornv1.DeadLetter, error] {
 	return list(ctx, c, "/api/v1/deadletters", req, func() *posthornv1.DeadLetter { return new(posthornv1.DeadLetter) })

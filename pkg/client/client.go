@@ -59,6 +59,7 @@ type Client struct {
 	Policies      *Collection[*posthornv1.Policy]
 	// Authorizations are named after their contexts.
 	Authorizations *Collection[*posthornv1.Authorization]
+	Backoffs       *Collection[*posthornv1.BackoffOverride]
 	Users          *Collection[*posthornv1.User]
 
 	base string // without a slash at the end
@@ -95,6 +96,7 @@ func New(baseURL string, cfg Config) (*Client, error) {
 	c.Sources = newCollection(c, "sources", func() *posthornv1.Source { return new(posthornv1.Source) })
 	c.Subscriptions = newCollection(c, "subscriptions", func() *posthornv1.Subscription { return new(posthornv1.Subscription) })
 	c.Policies = newCollection(c, "policies", func() *posthornv1.Policy { return new(posthornv1.Policy) })
+	c.Backoffs = newCollection(c, "backoffs", func() *posthornv1.BackoffOverride { return new(posthornv1.BackoffOverride) })
 	c.Authorizations = newCollection(c, "authorizations", func() *posthornv1.Authorization { return new(posthornv1.Authorization) })
 	c.Users = newCollection(c, "users", func() *posthornv1.User { return new(posthornv1.User) })
 	return c, nil

@@ -15,7 +15,7 @@ import (
 )
 
 // A Resource is a named thing that the platform is configured with: a
-// *posthornv1.Source, Subscription, Policy, Authorization or User.
+// *posthornv1.Source, Subscription, Policy, Authorization, BackoffOverride or User.
 type Resource interface {
 	proto.Message
 	GetName() string

@@ -22,6 +22,10 @@ func settable(m proto.Message) proto.Message {
 		v.Meta, v.Warnings, v.SecretCount = nil, nil, 0
 	case *posthornv1.Authorization:
 		v.Meta, v.SecretCount = nil, 0
+	case *posthornv1.BackoffOverride:
+		v.Meta = nil
+	case *posthornv1.Settings:
+		v.Name, v.About, v.Meta = "", nil, nil
 	case *posthornv1.User:
 		v.Meta, v.LockedUntil = nil, nil
 	}
@@ -40,6 +44,8 @@ func setMeta(m proto.Message, meta *posthornv1.Meta) {
 	case *posthornv1.Policy:
 		v.Meta = meta
 	case *posthornv1.Authorization:
+		v.Meta = meta
+	case *posthornv1.BackoffOverride:
 		v.Meta = meta
 	case *posthornv1.User:
 		v.Meta = meta

@@ -47,6 +47,15 @@ var Methods = map[string]Requirement{
 	"/posthorn.v1.AuthorizationService/PutAuthorization":    "policies:write",
 	"/posthorn.v1.AuthorizationService/DeleteAuthorization": "policies:write",
 
+	"/posthorn.v1.BackoffService/ListBackoffs":  "backoffs:read",
+	"/posthorn.v1.BackoffService/GetBackoff":    "backoffs:read",
+	"/posthorn.v1.BackoffService/CreateBackoff": "backoffs:write",
+	"/posthorn.v1.BackoffService/PutBackoff":    "backoffs:write",
+	"/posthorn.v1.BackoffService/DeleteBackoff": "backoffs:write",
+
+	"/posthorn.v1.SettingsService/GetSettings": "config:read",
+	"/posthorn.v1.SettingsService/PutSettings": "config:write",
+
 	"/posthorn.v1.EventService/PublishEvent":  "events:write",
 	"/posthorn.v1.EventService/PublishEvents": "events:write",
 	"/posthorn.v1.EventService/ListEvents":    "events:read",

@@ -37,9 +37,9 @@ type question struct {
 
 // askOAuth lets a credential pass if the URL of the context's OAUTH section does.
 func (a *Asker) askOAuth(ctx context.Context, q question) (string, *refusal) {
-	az, ok := a.known.Authorization(q.context)
-	if !ok || az.Spec.GetOauth().GetUrl() == "" {
-		return "", denied("the authorization of context %q has no OAUTH section with a URL, so nobody can be asked", q.context)
+	az, no := a.oauthSection(q.context)
+	if no != nil {
+		return "", no
 	}
 	o := az.Spec.GetOauth()
 	key := hashOf(q.kind, q.context, o.GetUrl(), o.GetMode().String(), o.GetClientId(), q.token, q.client)
@@ -70,6 +70,21 @@ func (a *Asker) askOAuth(ctx context.Context, q question) (string, *refusal) {
 		return got
 	})
 	return got.detail, got.no
+}
+
+// oauthSection returns the authorization of a context that has an OAUTH section.
+func (a *Asker) oauthSection(context string) (*authorization.Authorization, *refusal) {
+	az, ok := a.known.Authorization(context)
+	if !ok || az.Spec.GetOauth().GetUrl() == "" {
+		return nil, denied("the authorization of context %q has no OAUTH section with a URL, so nobody can be asked", context)
+	}
+	return az, nil
+}
+
+// askable refuses a request in whose context nobody can be asked.
+func (a *Asker) askable(r *Request) *refusal {
+	_, no := a.oauthSection(contextOf(r))
+	return no
 }
 
 // no returns an answer that is remembered briefly.

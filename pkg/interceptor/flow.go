@@ -80,6 +80,8 @@ type stage struct {
 	step  string // of the receipt: "interceptor[1]:jwt"
 	name  string // for messages: "interceptor jwt (security.flow[1])"
 	check check  // nil if disabled
+	// The interceptor's ID, and what its settings are, for those who come later.
+	id, settings string
 }
 
 // Compile prepares a flow. Secrets are the write-only values (hmac.secret,
@@ -96,6 +98,7 @@ func Compile(spec *posthornv1.Security, secrets map[string]string, asker *Asker)
 		s := stage{
 			step: fmt.Sprintf("interceptor[%d]:%s", i, kind),
 			name: fmt.Sprintf("interceptor %s (security.flow[%d])", kind, i),
+			id:   in.GetId(), settings: fingerprint(in),
 		}
 		if !in.GetDisabled() {
 			var err error

@@ -13,16 +13,24 @@ type headerValue struct {
 }
 
 func (h headerValue) check(_ context.Context, r *Request) (string, *refusal) {
-	if len(h.values) == 0 {
-		return "", denied("the interceptor has no value to compare with")
+	if no := h.present(r); no != nil {
+		return "", no
 	}
-	// An empty value is as good as none: no live value is empty.
-	got := r.Header.Get(h.name)
-	if got == "" {
-		return "", unauthenticated("the request has no %s header", h.name)
-	}
-	if signature.MatchToken(h.values, got) < 0 {
+	if signature.MatchToken(h.values, r.Header.Get(h.name)) < 0 {
 		return "", unauthenticated("the value of %s does not match", h.name)
 	}
 	return "value of " + h.name, nil
 }
+
+func (h headerValue) present(r *Request) *refusal {
+	if len(h.values) == 0 {
+		return denied("the interceptor has no value to compare with")
+	}
+	// An empty value is as good as none: no live value is empty.
+	if r.Header.Get(h.name) == "" {
+		return unauthenticated("the request has no %s header", h.name)
+	}
+	return nil
+}
+
+func (h headerValue) headers() []string { return []string{h.name} }

@@ -49,17 +49,10 @@ func newHMAC(spec *posthornv1.Interceptor_Hmac, secrets [][]byte) *hmacSigned {
 }
 
 func (h *hmacSigned) check(_ context.Context, r *Request) (string, *refusal) {
-	secrets := h.secrets
-	if len(secrets) == 0 {
-		secrets = r.Secrets
+	if no := h.present(r); no != nil {
+		return "", no
 	}
-	if len(secrets) == 0 {
-		return "", denied("neither the interceptor nor the source has a secret to verify with")
-	}
-	sig := r.Header.Get(h.header)
-	if sig == "" {
-		return "", unauthenticated("the request has no %s header", h.header)
-	}
+	secrets, sig := h.live(r), r.Header.Get(h.header)
 	if h.timestamp == "" {
 		if !h.scheme.Verify(secrets, sig, r.Body) {
 			return "", h.mismatch()
@@ -67,9 +60,6 @@ func (h *hmacSigned) check(_ context.Context, r *Request) (string, *refusal) {
 		return h.detail, nil
 	}
 	timestamp := r.Header.Get(h.timestamp)
-	if timestamp == "" {
-		return "", unauthenticated("the request has no %s header", h.timestamp)
-	}
 	if !h.scheme.Verify(secrets, sig, []byte(timestamp), []byte("."), r.Body) {
 		return "", h.mismatch()
 	}
@@ -78,6 +68,33 @@ func (h *hmacSigned) check(_ context.Context, r *Request) (string, *refusal) {
 		return "", unauthenticated("%s is not a time in Unix seconds within %s of now", h.timestamp, h.tolerance)
 	}
 	return h.detail, nil
+}
+
+// live returns the secrets to verify with.
+func (h *hmacSigned) live(r *Request) [][]byte {
+	if len(h.secrets) > 0 {
+		return h.secrets
+	}
+	return r.Secrets
+}
+
+func (h *hmacSigned) present(r *Request) *refusal {
+	if len(h.live(r)) == 0 {
+		return denied("neither the interceptor nor the source has a secret to verify with")
+	}
+	for _, name := range h.headers() {
+		if r.Header.Get(name) == "" {
+			return unauthenticated("the request has no %s header", name)
+		}
+	}
+	return nil
+}
+
+func (h *hmacSigned) headers() []string {
+	if h.timestamp == "" {
+		return []string{h.header}
+	}
+	return []string{h.header, h.timestamp}
 }
 
 func (h *hmacSigned) mismatch() *refusal {

@@ -35,8 +35,8 @@ func newJSONField(spec *posthornv1.Interceptor_JsonField, values [][]byte) (*jso
 }
 
 func (f *jsonField) check(_ context.Context, r *Request) (string, *refusal) {
-	if len(f.values) == 0 {
-		return "", denied("the interceptor has no value to compare with")
+	if no := f.present(r); no != nil {
+		return "", no
 	}
 	if !json.Valid(r.Body) {
 		return "", unauthenticated("the body is not JSON, and so has no field %s", f.text)
@@ -50,6 +50,16 @@ func (f *jsonField) check(_ context.Context, r *Request) (string, *refusal) {
 	}
 	return "value at " + f.text, nil
 }
+
+// present says nothing of the body, which is not recorded.
+func (f *jsonField) present(*Request) *refusal {
+	if len(f.values) == 0 {
+		return denied("the interceptor has no value to compare with")
+	}
+	return nil
+}
+
+func (f *jsonField) headers() []string { return nil }
 
 // find returns the raw value that the path leads to, or nil. Of several members
 // with one name it takes the last, as most parsers do.

@@ -58,11 +58,10 @@ func (j *jwtBearer) check(ctx context.Context, r *Request) (string, *refusal) {
 
 // verifyJWT checks a token against the JWT section of a context.
 func (a *Asker) verifyJWT(ctx context.Context, context, issuer, audience, token string) (string, *refusal) {
-	az, ok := a.known.Authorization(context)
-	if !ok || az.Spec.GetJwt() == nil {
-		return "", denied("the authorization of context %q has no JWT section with a URL, so no token can be verified", context)
+	j, no := a.jwtSection(context)
+	if no != nil {
+		return "", no
 	}
-	j := az.Spec.GetJwt()
 	// What is cached was verified under these conditions, and no others.
 	key := hashOf(context, j.GetJwksUrl(), j.GetIssuer(), issuer, audience, strings.Join(j.GetAudiences(), " "), strings.Join(j.GetAlgorithms(), " "), token)
 	now := a.cfg.Now()
@@ -81,6 +80,15 @@ func (a *Asker) verifyJWT(ctx context.Context, context, issuer, audience, token 
 	}
 	a.tokens.Add(key, got)
 	return got.detail, nil
+}
+
+// jwtSection returns the JWT section of a context's authorization.
+func (a *Asker) jwtSection(context string) (*posthornv1.Authorization_Jwt, *refusal) {
+	az, ok := a.known.Authorization(context)
+	if !ok || az.Spec.GetJwt() == nil {
+		return nil, denied("the authorization of context %q has no JWT section with a URL, so no token can be verified", context)
+	}
+	return az.Spec.GetJwt(), nil
 }
 
 func (a *Asker) parser(j *posthornv1.Authorization_Jwt, issuer, audience string) *jwt.Parser {

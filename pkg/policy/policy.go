@@ -42,6 +42,10 @@ type Policy struct {
 	// Schedule has the waits between them.
 	Schedule backoff.Schedule
 
+	// What overrides may give its deliveries beyond its own; see [Overrides.Widen].
+	retryMost    int
+	retryLongest time.Duration
+
 	retryOn   []string // as written, for people
 	retryable statusSet
 }
@@ -92,8 +96,17 @@ func Compile(spec *posthornv1.Policy) (*Policy, error) {
 func (p *Policy) Retryable(status int) bool { return p.retryable.has(status) }
 
 // MaxDeliver returns how often the queue hands out a delivery: for the first try
-// and for each retry.
-func (p *Policy) MaxDeliver() int { return p.MaxRetries + 1 }
+// and for each retry, also of those that an override gives.
+func (p *Policy) MaxDeliver() int { return max(p.MaxRetries, p.retryMost) + 1 }
+
+// Lifetime returns how long after the beginning a delivery can still be tried,
+// also if an override gives it longer than the policy.
+func (p *Policy) Lifetime() time.Duration {
+	if p.Schedule.MaxElapsed <= 0 {
+		return MaxMaxElapsed
+	}
+	return max(p.Schedule.MaxElapsed, p.retryLongest)
+}
 
 // AckWait returns how long the queue waits for word of a delivery before it
 // hands it out again: the timeout, and 10 seconds for what surrounds the attempt.
@@ -113,7 +126,7 @@ func (p *Policy) Describe() map[string]string {
 	if len(delays) == 0 {
 		delays = []string{"none"}
 	}
-	return map[string]string{
+	about := map[string]string{
 		"posthorn.policy":      p.Name,
 		"posthorn.retries":     strconv.Itoa(p.MaxRetries),
 		"posthorn.timeout":     p.Timeout.String(),
@@ -123,6 +136,10 @@ func (p *Policy) Describe() map[string]string {
 		"posthorn.jitter":      strconv.FormatFloat(p.Schedule.Jitter, 'g', -1, 64),
 		"posthorn.max_elapsed": p.Schedule.MaxElapsed.String(),
 	}
+	if p.retryMost > p.MaxRetries || p.retryLongest > p.Schedule.MaxElapsed {
+		about["posthorn.overrides"] = fmt.Sprintf("up to %d retries within %s", p.MaxDeliver()-1, p.Lifetime())
+	}
+	return about
 }
 
 func maxRetries(d *posthornv1.Delivery) int {

@@ -70,25 +70,35 @@ func validBackoff(b *posthornv1.Backoff) error {
 	if b == nil {
 		return nil
 	}
-	if _, known := posthornv1.Backoff_Strategy_name[int32(b.GetStrategy())]; !known {
-		return errs.Field("delivery.backoff.strategy", "%d is not a strategy", b.GetStrategy())
-	}
-	if err := validDuration("delivery.backoff.initial", b.GetInitial(), MaxMaxElapsed); err != nil {
+	if err := validBackoffFields("delivery.backoff", b); err != nil {
 		return err
 	}
-	if err := validDuration("delivery.backoff.max", b.GetMax(), MaxMaxElapsed); err != nil {
-		return err
-	}
-	if err := validDuration("delivery.backoff.maxElapsed", b.GetMaxElapsed(), MaxMaxElapsed); err != nil {
-		return err
-	}
-	s := schedule(b)
-	// Written so that NaN is refused too.
-	if !(s.Jitter >= 0 && s.Jitter <= 1) {
-		return errs.Field("delivery.backoff.jitter", "is %v, must be 0 to 1", s.Jitter)
-	}
-	if s.Initial > s.Max {
+	if s := schedule(b); s.Initial > s.Max {
 		return errs.Field("delivery.backoff.initial", "is %v, longer than delivery.backoff.max, %v", s.Initial, s.Max)
+	}
+	return nil
+}
+
+// validBackoffFields checks each setting by itself; field is what they belong to.
+func validBackoffFields(field string, b *posthornv1.Backoff) error {
+	if b == nil {
+		return nil
+	}
+	if _, known := posthornv1.Backoff_Strategy_name[int32(b.GetStrategy())]; !known {
+		return errs.Field(field+".strategy", "%d is not a strategy", b.GetStrategy())
+	}
+	if err := validDuration(field+".initial", b.GetInitial(), MaxMaxElapsed); err != nil {
+		return err
+	}
+	if err := validDuration(field+".max", b.GetMax(), MaxMaxElapsed); err != nil {
+		return err
+	}
+	if err := validDuration(field+".maxElapsed", b.GetMaxElapsed(), MaxMaxElapsed); err != nil {
+		return err
+	}
+	// Written so that NaN is refused too.
+	if j := b.GetJitter(); !(j >= 0 && j <= 1) {
+		return errs.Field(field+".jitter", "is %v, must be 0 to 1", j)
 	}
 	return nil
 }

@@ -32,6 +32,9 @@ type fetched struct {
 	asked   bool      // somebody does
 	size    int64
 	element *lru.Element
+
+	// kept is the hash of the answer that is in the bucket; that of whoever asks.
+	kept [32]byte
 }
 
 // answer returns the last answer, nil if there was none yet.
@@ -46,7 +49,8 @@ type cache struct {
 	maxBytes   int64
 	bytes      int64
 	entries    map[fetchKey]*fetched
-	used       *lru.List // of *fetched, last used first
+	used       *lru.List  // of *fetched, last used first
+	gone       []fetchKey // answers that had to go, for who keeps them
 }
 
 func newCache(maxEntries int, maxBytes int64) cache {
@@ -92,6 +96,9 @@ func (c *cache) shrink(keep *fetched) {
 			return
 		}
 		delete(c.entries, e.key)
+		if e.answer() != nil {
+			c.gone = append(c.gone, e.key)
+		}
 		c.bytes -= e.size
 	}
 }

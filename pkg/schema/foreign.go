@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/posthornhq/posthorn/pkg/errs"
 )
 
@@ -48,6 +50,9 @@ type ForeignConfig struct {
 	Wait time.Duration
 	// Concurrency is how many requests are made at once. Default 4.
 	Concurrency int
+	// Kept is the bucket that keeps what was fetched beyond the process. nil keeps
+	// it in memory only.
+	Kept jetstream.KeyValue
 }
 
 // A Host is another Posthorn's Master API.
@@ -76,14 +81,18 @@ func setDefault[T ~int | ~int64](v *T, to T) {
 }
 
 // Foreign knows the schemas that other Posthorns keep: it asks them for a type's
-// schema once, over GET /api/v1/schemas/{type}, and keeps the answer in memory.
-// A schema whose registry is gone stays in use until there is no room for it.
+// schema once, over GET /api/v1/schemas/{type}, and keeps the answer in memory and
+// in a bucket. A schema whose registry is gone stays in use until there is no room
+// for it, also after a restart.
 // It is safe for concurrent use.
 type Foreign struct {
 	client *http.Client
 	log    *slog.Logger
 	cfg    ForeignConfig
 	asked  chan *fetched
+	// archive is nil where nothing is kept.
+	archive *archive
+	ready   chan struct{}
 
 	mu    sync.Mutex
 	cache cache
@@ -114,13 +123,20 @@ func NewForeign(client *http.Client, log *slog.Logger, cfg ForeignConfig) (*Fore
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Foreign{
 		client: &own, log: log, cfg: cfg,
-		asked: make(chan *fetched, cfg.MaxEntries),
+		asked:   make(chan *fetched, cfg.MaxEntries),
+		archive: newArchive(cfg.Kept), ready: make(chan struct{}),
 		cache: newCache(cfg.MaxEntries, cfg.MaxBytes),
 	}, nil
 }
 
-// Run fetches what is asked for until ctx is done.
+// Ready is closed when what was kept before has been read, or cannot be.
+func (f *Foreign) Ready() <-chan struct{} { return f.ready }
+
+// Run reads what is kept, and then fetches what is asked for until ctx is done. It
+// may be called once.
 func (f *Foreign) Run(ctx context.Context) error {
+	f.remember(ctx)
+	close(f.ready)
 	var wg sync.WaitGroup
 	for range f.cfg.Concurrency {
 		wg.Go(func() {
@@ -223,16 +239,32 @@ func (f *Foreign) entry(typ string, version int) (*fetched, URI, bool) {
 
 // refresh fetches one entry and keeps the answer.
 func (f *Foreign) refresh(ctx context.Context, e *fetched) {
-	a, size, err := f.fetch(ctx, e.key)
+	a, body, err := f.fetch(ctx, e.key)
 	if ctx.Err() != nil {
 		return
 	}
+	if errs.KindOf(err) == errs.NotFound {
+		f.unkeep(ctx, e)
+	}
+	held := f.settle(e, a, int64(len(body)), err)
+	f.forget(ctx)
+	if err == nil && held {
+		f.keep(ctx, e, a.record.Origin, body)
+	}
+	// Not before: one goroutine at a time has to do with an entry.
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e.asked = false
+}
+
+// settle takes what a fetch came to into the cache, and reports whether it has
+// room there.
+func (f *Foreign) settle(e *fetched, a *answer, size int64, err error) bool {
 	if err != nil && errs.KindOf(err) != errs.NotFound {
 		f.log.Warn("a foreign schema cannot be fetched", "type", e.key.uri.Type(), "domain", e.key.uri.Domain, "err", err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	e.asked = false
 	e.due = time.Now().Add(f.cfg.TTL)
 	was := e.answer()
 	switch {
@@ -248,6 +280,7 @@ func (f *Foreign) refresh(ctx context.Context, e *fetched) {
 			f.cache.put(e, &answer{err: errs.Wrap(err, errs.Unavailable, "the schema registry of %s does not answer as it should", e.key.uri.Domain)}, 0)
 		}
 	}
+	return f.cache.entries[e.key] == e
 }
 
 // restAnswer is the answer of GET /api/v1/schemas/{type}. The definition of a
@@ -266,38 +299,38 @@ type restAnswer struct {
 	Versions []int `json:"versions"`
 }
 
-func (f *Foreign) fetch(ctx context.Context, k fetchKey) (*answer, int64, error) {
+func (f *Foreign) fetch(ctx context.Context, k fetchKey) (*answer, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
 	req, origin, err := f.request(ctx, k)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	res, err := f.client.Do(req)
 	if err != nil {
-		return nil, 0, fmt.Errorf("schema: fetch %s: %w", origin, err)
+		return nil, nil, fmt.Errorf("schema: fetch %s: %w", origin, err)
 	}
 	defer func() { _ = res.Body.Close() }() // nothing was written
 	switch res.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
-		return nil, 0, errs.New(errs.NotFound, "the registry of %s has no such schema of %s", k.uri.Domain, k.uri.Type())
+		return nil, nil, errs.New(errs.NotFound, "the registry of %s has no such schema of %s", k.uri.Domain, k.uri.Type())
 	default:
-		return nil, 0, fmt.Errorf("schema: fetch %s: answered %d", origin, res.StatusCode)
+		return nil, nil, fmt.Errorf("schema: fetch %s: answered %d", origin, res.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, f.cfg.MaxResponse+1))
 	if err != nil {
-		return nil, 0, fmt.Errorf("schema: fetch %s: %w", origin, err)
+		return nil, nil, fmt.Errorf("schema: fetch %s: %w", origin, err)
 	}
 	if int64(len(body)) > f.cfg.MaxResponse {
-		return nil, 0, fmt.Errorf("schema: fetch %s: the answer is larger than %d bytes", origin, f.cfg.MaxResponse)
+		return nil, nil, fmt.Errorf("schema: fetch %s: the answer is larger than %d bytes", origin, f.cfg.MaxResponse)
 	}
 	a, err := read(body, k)
 	if err != nil {
-		return nil, 0, fmt.Errorf("schema: fetch %s: %w", origin, err)
+		return nil, nil, fmt.Errorf("schema: fetch %s: %w", origin, err)
 	}
 	a.record.Origin = origin
-	return a, int64(len(body)), nil
+	return a, body, nil
 }
 
 // request returns the request for a schema, and its address.

@@ -66,6 +66,8 @@ type Source struct {
 	secrets [][]byte
 	// topics are the enabled ones, nil if all are.
 	topics map[string]bool
+	// elsewhere is the source as it is in its further contexts, by context.
+	elsewhere map[string]*Source
 }
 
 // A kind is what publishers of one sort have in common.
@@ -96,14 +98,41 @@ func Compile(spec *posthornv1.Source, secrets []string) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source: compile %q: %w", spec.GetName(), err)
 	}
-	src := &Source{spec: kept, kind: k, secrets: raw}
-	if len(kept.GetTopics()) > 0 {
-		src.topics = make(map[string]bool, len(kept.GetTopics()))
-		for _, t := range kept.GetTopics() {
-			src.topics[t] = true
+	src := &Source{spec: kept, kind: k, secrets: raw, topics: setOf(kept.GetTopics())}
+	for _, c := range kept.GetContexts() {
+		there := *src
+		there.spec = proto.CloneOf(kept)
+		there.spec.Context, there.elsewhere = c.GetContext(), nil
+		if len(c.GetTopics()) > 0 {
+			there.spec.Topics, there.topics = c.GetTopics(), setOf(c.GetTopics())
 		}
+		if src.elsewhere == nil {
+			src.elsewhere = make(map[string]*Source, len(kept.GetContexts()))
+		}
+		src.elsewhere[c.GetContext()] = &there
 	}
 	return src, nil
+}
+
+// setOf returns a set of topics, nil of none.
+func setOf(topics []string) map[string]bool {
+	if len(topics) == 0 {
+		return nil
+	}
+	set := make(map[string]bool, len(topics))
+	for _, t := range topics {
+		set[t] = true
+	}
+	return set
+}
+
+// In returns the source as it is in a context, if it is there.
+func (s *Source) In(context string) (*Source, bool) {
+	if s.Context() == context {
+		return s, true
+	}
+	there, ok := s.elsewhere[context]
+	return there, ok
 }
 
 func newKind(spec *posthornv1.Source, secrets [][]byte) (kind, error) {

@@ -180,3 +180,34 @@ func TestRefusalsShowNoSecret(t *testing.T) {
 		}
 	}
 }
+
+// S15: topics are enabled per context.
+func TestASourceIsInSeveralContexts(t *testing.T) {
+	t.Parallel()
+	src, err := Compile(&posthornv1.Source{
+		Name: "shop", Kind: posthornv1.Source_GENERIC, Topics: []string{"order.created", "order.paid"},
+		Contexts: []*posthornv1.SourceContext{{Context: "testing", Topics: []string{"order.created", "order.tried"}}, {Context: "staging"}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for context, topics := range map[string]map[string]bool{
+		"default": {"order.created": true, "order.paid": true, "order.tried": false},
+		"testing": {"order.created": true, "order.paid": false, "order.tried": true},
+		"staging": {"order.created": true, "order.paid": true, "order.tried": false},
+	} {
+		there, ok := src.In(context)
+		if !ok || there.Context() != context || there.Spec().GetContext() != context && context != "default" {
+			t.Fatalf("in context %s it is %v (%t)", context, there, ok)
+		}
+		for topic, want := range topics {
+			batch, err := there.Receive(&Request{Method: "POST", Topic: topic, Body: []byte(`{}`), Now: time.Now()})
+			if got := err == nil && len(batch.Events) == 1; got != want {
+				t.Errorf("topic %s in context %s is taken: %t (%v), want %t", topic, context, got, err, want)
+			}
+		}
+	}
+	if _, ok := src.In("production"); ok {
+		t.Error("it is in a context that nobody put it in")
+	}
+}

@@ -1,12 +1,14 @@
 package source
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/url"
 	"strings"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
 	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -33,7 +35,7 @@ func Validate(spec *posthornv1.Source, secrets int) error {
 		}
 	}
 	for _, check := range []func(*posthornv1.Source, int) error{
-		validateKind, validateSettings, validateSchemaMode, validateTopics, validateRates, validateSecrets,
+		validateKind, validateSettings, validateSchemaMode, validateTopics, validateContexts, validateRates, validateSecrets,
 		validateHMAC, validateAuth0, validateHeader, validateJSONField, validateTwilio,
 	} {
 		if err := check(spec, secrets); err != nil {
@@ -86,6 +88,33 @@ func validateSchemaMode(spec *posthornv1.Source, _ int) error {
 	}
 	if spec.GetSchemaRequired() && spec.GetSchemaMode() == posthornv1.Source_OFF {
 		return errs.Field("schemaRequired", "needs schemaMode REJECT or WARN; with OFF schemas are not looked at")
+	}
+	return nil
+}
+
+// maxContexts is how many further contexts a source may be in.
+const maxContexts = 32
+
+// validateContexts holds a source to one place in each context.
+func validateContexts(spec *posthornv1.Source, _ int) error {
+	if n := len(spec.GetContexts()); n > maxContexts {
+		return errs.Field("contexts", "has %d, at most %d are allowed", n, maxContexts)
+	}
+	taken := map[string]bool{cmp.Or(spec.GetContext(), event.DefaultContext): true}
+	for i, c := range spec.GetContexts() {
+		field := fmt.Sprintf("contexts[%d].context", i)
+		if err := pattern.ValidName(field, c.GetContext()); err != nil {
+			return err
+		}
+		if taken[c.GetContext()] {
+			return errs.Field(field, "the source is in context %q already", c.GetContext())
+		}
+		taken[c.GetContext()] = true
+		for j, t := range c.GetTopics() {
+			if err := pattern.ValidType(t); err != nil {
+				return errs.Field(fmt.Sprintf("contexts[%d].topics[%d]", i, j), "%v", err)
+			}
+		}
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/recording"
 	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -21,6 +23,8 @@ import (
 type Mirror interface {
 	// WaitFor returns when these revisions of buckets config and secrets are.
 	WaitFor(ctx context.Context, config, secrets uint64) error
+	// Delivery returns p, or what an override makes of it for an event.
+	Delivery(p *policy.Policy, source, typ string) *policy.Policy
 }
 
 // A Sealer seals what must not be read in a bucket. It is satisfied by *seal.Sealer.
@@ -32,6 +36,12 @@ type Sealer interface {
 // An Auditor records changes. It is satisfied by *audit.Recorder.
 type Auditor interface {
 	Record(ctx context.Context, c audit.Change) error
+}
+
+// Requests are the recorded requests of sources. It is satisfied by *recording.Reader.
+type Requests interface {
+	// Last returns at most n, newest first.
+	Last(ctx context.Context, source string, n int) ([]recording.Request, error)
 }
 
 // A Broker takes responsibility for events. It is the broker, in this process
@@ -54,6 +64,7 @@ type Deps struct {
 	// Disabled is told of a subscription that the platform has disabled, and when;
 	// again for each who asked for that. nil tells nobody.
 	Disabled func(ctx context.Context, s *posthornv1.Subscription, at time.Time)
+	Requests Requests
 	// Commit returns when what was written before is stored for good. nil waits
 	// for nothing.
 	Commit func(ctx context.Context) error
@@ -84,6 +95,8 @@ type API struct {
 	policies      *resource[*posthornv1.Policy]
 	// An authorization is named after its context.
 	authorizations *resource[*posthornv1.Authorization]
+	backoffs       *resource[*posthornv1.BackoffOverride]
+	settings       *resource[*posthornv1.Settings]
 }
 
 // New returns an API. It does nothing by itself.
@@ -93,7 +106,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 		missing bool
 	}{
 		{"Config", deps.Config == nil}, {"Secrets", deps.Secrets == nil}, {"Sealer", deps.Sealer == nil},
-		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Broker", deps.Broker == nil},
+		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Requests", deps.Requests == nil}, {"Broker", deps.Broker == nil},
 		{"Events", deps.Events == nil}, {"Tracer", deps.Tracer == nil}, {"Replayer", deps.Replayer == nil},
 		{"Rejections", deps.Rejections == nil}, {"DeadLetters", deps.DeadLetters == nil},
 	} {
@@ -110,6 +123,8 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 	a.subscriptions = newResource(a, subscriptionKind(a))
 	a.policies = newResource(a, policyKind(a))
 	a.authorizations = newResource(a, authorizationKind(a))
+	a.backoffs = newResource(a, backoffKind(a))
+	a.settings = newResource(a, settingsKind())
 	return a, nil
 }
 
@@ -121,6 +136,8 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	posthornv1.RegisterSubscriptionServiceServer(s, subscriptionServer{edge: e, r: a.subscriptions, transforms: transform.NewRunner()})
 	posthornv1.RegisterPolicyServiceServer(s, policyServer{edge: e, r: a.policies})
 	posthornv1.RegisterAuthorizationServiceServer(s, authorizationServer{edge: e, r: a.authorizations})
+	posthornv1.RegisterBackoffServiceServer(s, backoffServer{edge: e, r: a.backoffs})
+	posthornv1.RegisterSettingsServiceServer(s, settingsServer{edge: e, r: a.settings})
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterDeadLetterServiceServer(s, deadLetterServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterAuditServiceServer(s, auditServer{edge: e, changes: a.deps.Changes})

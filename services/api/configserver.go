@@ -8,15 +8,17 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/settings"
 	"github.com/posthornhq/posthorn/pkg/transform"
 	"github.com/posthornhq/posthorn/pkg/wire"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
-// The four servers below differ in nothing but their messages.
+// The servers below differ in nothing but their messages.
 
 type sourceServer struct {
 	posthornv1.UnimplementedSourceServiceServer
@@ -155,6 +157,61 @@ func (s authorizationServer) PutAuthorization(ctx context.Context, req *posthorn
 
 func (s authorizationServer) DeleteAuthorization(ctx context.Context, req *posthornv1.DeleteAuthorizationRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.status(ctx, s.r.delete(ctx, req.GetName()))
+}
+
+type backoffServer struct {
+	posthornv1.UnimplementedBackoffServiceServer
+	edge
+	r *resource[*posthornv1.BackoffOverride]
+}
+
+func (s backoffServer) ListBackoffs(ctx context.Context, req *posthornv1.ListBackoffsRequest) (*posthornv1.ListBackoffsResponse, error) {
+	items, next, err := s.r.list(ctx, req)
+	return &posthornv1.ListBackoffsResponse{Items: items, NextCursor: next}, s.status(ctx, err)
+}
+
+func (s backoffServer) GetBackoff(ctx context.Context, req *posthornv1.GetBackoffRequest) (*posthornv1.BackoffOverride, error) {
+	out, err := s.r.get(ctx, req.GetName())
+	return out, s.status(ctx, err)
+}
+
+func (s backoffServer) CreateBackoff(ctx context.Context, req *posthornv1.CreateBackoffRequest) (*posthornv1.BackoffOverride, error) {
+	out, err := s.r.create(ctx, req.GetBackoff())
+	return out, s.status(ctx, err)
+}
+
+func (s backoffServer) PutBackoff(ctx context.Context, req *posthornv1.PutBackoffRequest) (*posthornv1.BackoffOverride, error) {
+	out, err := s.r.replace(ctx, req.GetBackoff())
+	return out, s.status(ctx, err)
+}
+
+func (s backoffServer) DeleteBackoff(ctx context.Context, req *posthornv1.DeleteBackoffRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.status(ctx, s.r.delete(ctx, req.GetName()))
+}
+
+type settingsServer struct {
+	posthornv1.UnimplementedSettingsServiceServer
+	edge
+	r *resource[*posthornv1.Settings]
+}
+
+func (s settingsServer) GetSettings(ctx context.Context, _ *posthornv1.GetSettingsRequest) (*posthornv1.Settings, error) {
+	out, err := s.r.get(ctx, settings.Name)
+	return out, s.status(ctx, err)
+}
+
+func (s settingsServer) PutSettings(ctx context.Context, req *posthornv1.PutSettingsRequest) (*posthornv1.Settings, error) {
+	v := req.GetSettings()
+	if v == nil {
+		return nil, s.status(ctx, errs.Field("settings", "is required"))
+	}
+	if v.GetName() != "" && v.GetName() != settings.Name {
+		return nil, s.status(ctx, errs.Field("name", "is %q, but there is one resource of settings, %q", v.GetName(), settings.Name))
+	}
+	v = proto.CloneOf(v)
+	v.Name = settings.Name
+	out, err := s.r.replace(ctx, v)
+	return out, s.status(ctx, err)
 }
 
 // edge is where errors leave the API.

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -248,16 +250,17 @@ func (a *API) separateNames(ctx context.Context, s *posthornv1.Source) error {
 	if err != nil {
 		return err
 	}
+	fields := contextsOf(s)
 	for _, other := range sources {
-		if other.value.GetName() == s.GetContext() {
-			return errs.Field("context", "%q is the name of a source, which a context may not share", s.GetContext())
+		if field, ok := fields[other.value.GetName()]; ok && other.value.GetName() != s.GetName() {
+			return errs.Field(field, "%q is the name of a source, which a context may not share", other.value.GetName())
 		}
-		if other.value.GetContext() == s.GetName() && other.value.GetName() != s.GetName() {
+		if _, ok := contextsOf(other.value)[s.GetName()]; ok && other.value.GetName() != s.GetName() {
 			return errs.Field("name", "%q is the context of source %q; a source may not share a context's name", s.GetName(), other.value.GetName())
 		}
 	}
-	if s.GetContext() == s.GetName() {
-		return errs.Field("context", "%q is the source's own name, which a context may not share", s.GetContext())
+	if field, ok := fields[s.GetName()]; ok {
+		return errs.Field(field, "%q is the source's own name, which a context may not share", s.GetName())
 	}
 	subscriptions, err := a.subscriptions.all(ctx)
 	if err != nil {
@@ -269,6 +272,15 @@ func (a *API) separateNames(ctx context.Context, s *posthornv1.Source) error {
 		}
 	}
 	return nil
+}
+
+// contextsOf returns the contexts that a source is in, with the field that says so.
+func contextsOf(s *posthornv1.Source) map[string]string {
+	fields := map[string]string{cmp.Or(s.GetContext(), event.DefaultContext): "context"}
+	for i, c := range s.GetContexts() {
+		fields[c.GetContext()] = fmt.Sprintf("contexts[%d].context", i)
+	}
+	return fields
 }
 
 // policyInUse names all that would be left without the policy. A stored default

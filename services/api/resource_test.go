@@ -60,6 +60,12 @@ func TestEveryKindIsCreatedReadReplacedListedAndDeleted(t *testing.T) {
 				"jwt.algorithms.0": "RS256",
 			},
 		},
+		{
+			"backoff", "/api/v1/backoffs", `{"name":"patient","source":"shop","type":"order.#","maxRetries":9,"backoff":{"strategy":"LINEAR"}}`, "patient",
+			`{"description":"changed","maxRetries":0}`,
+			// What is left out is not filled in: it is for others to decide.
+			map[string]any{"maxRetries": 9, "backoff.strategy": "LINEAR", "backoff.initial": nil, "backoff.jitter": nil},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -192,7 +198,7 @@ func TestWrongRequestsNameTheField(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.do("POST", "/api/v1/sources", aSource).is(http.StatusCreated)
-	r.do("POST", "/api/v1/sources", `{"name":"other","kind":"GENERIC","context":"testing"}`).is(http.StatusCreated)
+	r.do("POST", "/api/v1/sources", `{"name":"other","kind":"GENERIC","context":"testing","contexts":[{"context":"second"}]}`).is(http.StatusCreated)
 	r.do("PUT", "/api/v1/subscriptions/staged", strings.NewReplacer(`"erp"`, `"staged"`, `{"name"`, `{"context":"staging","name"`).Replace(aSubscription)).is(http.StatusOK)
 	const (
 		sources = "/api/v1/sources"
@@ -216,6 +222,12 @@ func TestWrongRequestsNameTheField(t *testing.T) {
 		{"a policy with too many retries", "PUT", "/api/v1/policies/x", `{"delivery":{"maxRetries":11}}`, "delivery.maxRetries"},
 		{"a source in a context of a source's name", "PUT", sources + "/x", `{"kind":"GENERIC","context":"github"}`, "context"},
 		{"a source in a context of its own name", "PUT", sources + "/x", `{"kind":"GENERIC","context":"x"}`, "context"},
+		{"a source in another context of a source's name", "PUT", sources + "/x", `{"kind":"GENERIC","contexts":[{"context":"github"}]}`, "contexts[0].context"},
+		{"a source in another context of its own name", "PUT", sources + "/x", `{"kind":"GENERIC","contexts":[{"context":"a"},{"context":"x"}]}`, "contexts[1].context"},
+		{"a source that is twice in a context", "PUT", sources + "/x", `{"kind":"GENERIC","contexts":[{"context":"default"}]}`, "contexts[0].context"},
+		{"a source in a context without a name", "PUT", sources + "/x", `{"kind":"GENERIC","contexts":[{}]}`, "contexts[0].context"},
+		{"a source with a topic that is none", "PUT", sources + "/x", `{"kind":"GENERIC","contexts":[{"context":"a","topics":["b","c d"]}]}`, "contexts[0].topics[1]"},
+		{"a source of the name of another one's second context", "PUT", sources + "/second", `{"kind":"GENERIC"}`, "name"},
 		{"a source of a context's name", "PUT", sources + "/testing", `{"kind":"GENERIC"}`, "name"},
 		{"a source of the default context's name", "PUT", sources + "/default", `{"kind":"GENERIC"}`, "name"},
 		{"a source of the name of a subscription's context", "PUT", sources + "/staging", `{"kind":"GENERIC"}`, "name"},

@@ -124,6 +124,8 @@ func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeM
 		posthornv1.RegisterSubscriptionServiceHandlerClient(ctx, mux, posthornv1.NewSubscriptionServiceClient(conn)),
 		posthornv1.RegisterPolicyServiceHandlerClient(ctx, mux, posthornv1.NewPolicyServiceClient(conn)),
 		posthornv1.RegisterAuthorizationServiceHandlerClient(ctx, mux, posthornv1.NewAuthorizationServiceClient(conn)),
+		posthornv1.RegisterBackoffServiceHandlerClient(ctx, mux, posthornv1.NewBackoffServiceClient(conn)),
+		posthornv1.RegisterSettingsServiceHandlerClient(ctx, mux, posthornv1.NewSettingsServiceClient(conn)),
 		posthornv1.RegisterEventServiceHandlerClient(ctx, mux, posthornv1.NewEventServiceClient(conn)),
 		posthornv1.RegisterDeadLetterServiceHandlerClient(ctx, mux, posthornv1.NewDeadLetterServiceClient(conn)),
 		posthornv1.RegisterAuditServiceHandlerClient(ctx, mux, posthornv1.NewAuditServiceClient(conn)),

@@ -27,6 +27,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/recording"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/wire"
@@ -82,7 +83,8 @@ func newRig(t testing.TB) *rig {
 	r.api, err = api.New(api.Deps{
 		Config: r.kv[topology.BucketConfig], Secrets: r.kv[topology.BucketSecrets],
 		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who, Asker: r.asker,
-		Broker: r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
+		Requests: recording.NewReader(r.js),
+		Broker:   r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
 		Disabled: func(_ context.Context, s *posthornv1.Subscription, at time.Time) {

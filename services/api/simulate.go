@@ -3,8 +3,10 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,11 +16,12 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/recording"
 	"github.com/posthornhq/posthorn/pkg/wire"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
-// SimulatePolicy runs a request through the flow of a policy, or of a draft, and
+// SimulatePolicy runs a request, or the last of a source, through the flow of a policy, or of a draft, and
 // shows each verdict and the schedule of retries. Nothing is stored, and the
 // authorization servers are really asked.
 func (s policyServer) SimulatePolicy(ctx context.Context, req *posthornv1.SimulatePolicyRequest) (*posthornv1.SimulatePolicyResponse, error) {
@@ -27,6 +30,9 @@ func (s policyServer) SimulatePolicy(ctx context.Context, req *posthornv1.Simula
 }
 
 func (s policyServer) simulate(ctx context.Context, req *posthornv1.SimulatePolicyRequest) (*posthornv1.SimulatePolicyResponse, error) {
+	if err := checkLastRequests(req); err != nil {
+		return nil, err
+	}
 	spec, values, err := s.simulated(ctx, req)
 	if err != nil {
 		return nil, err
@@ -43,27 +49,109 @@ func (s policyServer) simulate(ctx context.Context, req *posthornv1.SimulatePoli
 	if err != nil {
 		return nil, err
 	}
-	steps, refusal := flow.Check(ctx, r)
-	out := &posthornv1.SimulatePolicyResponse{Allowed: refusal == nil, Warnings: policy.Warnings(spec)}
-	if refusal != nil {
-		out.Status, out.Detail = http.StatusForbidden, errs.MessageOf(refusal)
-		if errs.KindOf(refusal) == errs.Unauthenticated {
-			out.Status = http.StatusUnauthorized
+	out := &posthornv1.SimulatePolicyResponse{Warnings: policy.Warnings(spec)}
+	if req.GetLastRequests() > 0 {
+		if err := s.replay(ctx, req, spec, flow, r, out); err != nil {
+			return nil, err
+		}
+	} else {
+		steps, refusal := flow.Check(ctx, r)
+		out.Allowed, out.Verdicts = refusal == nil, verdicts(spec, steps)
+		if out.Status = refusedWith(refusal); refusal != nil {
+			out.Detail = errs.MessageOf(refusal)
 		}
 	}
-	for i, in := range spec.GetSecurity().GetFlow() {
-		v := &posthornv1.SimulatePolicyResponse_Verdict{Id: in.GetId(), Kind: interceptor.Kind(in)}
-		if i < len(steps) {
-			v.Outcome, v.Detail, v.Took = steps[i].Outcome, steps[i].Detail, wire.Duration(steps[i].Took)
-		}
-		out.Verdicts = append(out.Verdicts, v)
-	}
+	compiled = s.r.api.deps.Mirror.Delivery(compiled, req.GetSource(), req.GetType())
 	for _, d := range compiled.Schedule.Preview(compiled.MaxRetries) {
 		out.Schedule = append(out.Schedule, wire.Duration(d))
 	}
 	missing, err := s.missing(ctx, spec, r.Context)
 	out.Warnings = append(out.Warnings, missing...)
 	return out, err
+}
+
+func checkLastRequests(req *posthornv1.SimulatePolicyRequest) error {
+	n := req.GetLastRequests()
+	switch {
+	case n == 0:
+		return nil
+	case n < 0 || n > recording.Most:
+		return errs.Field("lastRequests", "is %d, must be 1 to %d", n, recording.Most)
+	case req.GetSource() == "":
+		return errs.Field("source", "is required: it is its requests that are recorded")
+	case req.GetRequest() != nil:
+		return errs.Field("request", "is not taken together with lastRequests; simulate one or the others")
+	}
+	return nil
+}
+
+// replay runs the recorded requests of a source through the flow. given has what
+// the source lends to it.
+func (s policyServer) replay(ctx context.Context, req *posthornv1.SimulatePolicyRequest, spec *posthornv1.Policy, flow *interceptor.Flow, given *interceptor.Request, out *posthornv1.SimulatePolicyResponse) error {
+	last, err := s.r.api.deps.Requests.Last(ctx, req.GetSource(), int(req.GetLastRequests()))
+	if err != nil {
+		return err
+	}
+	if len(last) == 0 {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("No request of source %s was recorded in the last 24 hours; flag requestRecording of the settings says whether any is.", req.GetSource()))
+	}
+	// A value that comes with the draft is not the one that was compared with then.
+	changed := policy.SecretsByID(policy.TakeSecrets(req.GetDraft()))
+	out.Allowed = len(last) > 0
+	for i := range last {
+		rec := &last[i]
+		past := rec.Past()
+		past.Secrets = given.Secrets
+		past.Decisions = slices.DeleteFunc(past.Decisions, func(d interceptor.Decision) bool {
+			_, has := changed[d.ID]
+			return has
+		})
+		steps, all, refusal := flow.Replay(ctx, past)
+		v := &posthornv1.SimulatePolicyResponse_Recorded{
+			At: wire.Timestamp(rec.At), Method: rec.Method, Path: rec.Path, Query: rec.Query, Headers: make(map[string]string, len(past.Header)),
+			Size: rec.Size, Answered: int32(rec.Answered), Policy: rec.Policy, Outcome: "allowed",
+			Status: refusedWith(refusal), Verdicts: verdicts(spec, steps),
+		}
+		for name := range past.Header {
+			v.Headers[name] = past.Header.Get(name)
+		}
+		if rec.Client.IsValid() {
+			v.RemoteAddress = rec.Client.String()
+		}
+		switch {
+		case refusal != nil:
+			v.Outcome = "refused"
+		case !all:
+			v.Outcome = interceptor.Unknown
+		}
+		out.Allowed = out.Allowed && v.Outcome == "allowed"
+		out.Recorded = append(out.Recorded, v)
+	}
+	return nil
+}
+
+// refusedWith is the status of a refusal, 0 without one.
+func refusedWith(refusal error) int32 {
+	switch {
+	case refusal == nil:
+		return 0
+	case errs.KindOf(refusal) == errs.Unauthenticated:
+		return http.StatusUnauthorized
+	}
+	return http.StatusForbidden
+}
+
+// verdicts has one for each interceptor; steps end with the first that refused.
+func verdicts(spec *posthornv1.Policy, steps []event.Step) []*posthornv1.SimulatePolicyResponse_Verdict {
+	var out []*posthornv1.SimulatePolicyResponse_Verdict
+	for i, in := range spec.GetSecurity().GetFlow() {
+		v := &posthornv1.SimulatePolicyResponse_Verdict{Id: in.GetId(), Kind: interceptor.Kind(in)}
+		if i < len(steps) {
+			v.Outcome, v.Detail, v.Took = steps[i].Outcome, steps[i].Detail, wire.Duration(steps[i].Took)
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // simulated returns the policy that a request means, and its secret values.
@@ -161,7 +249,9 @@ func (s policyServer) advised(ctx context.Context, p *posthornv1.Policy, err err
 	contexts := map[string]bool{}
 	for _, src := range sources {
 		if src.value.GetPolicy() == p.GetName() {
-			contexts[cmp.Or(src.value.GetContext(), event.DefaultContext)] = true
+			for name := range contextsOf(src.value) {
+				contexts[name] = true
+			}
 		}
 	}
 	if len(contexts) == 0 {

@@ -2,9 +2,16 @@ package api_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/recording"
 )
 
 const guarded = `{"security":{"flow":[
@@ -71,4 +78,63 @@ func TestAPolicyThatNobodyCanAskForIsSaidWhenItIsSaved(t *testing.T) {
 	r.do("GET", path, "").is(200).lacks("JWT section")
 	r.do("PUT", "/api/v1/sources/s", `{"kind":"GENERIC","context":"testing","policy":"p"}`).is(http.StatusOK)
 	r.do("GET", path, "").is(200).contains(`context \"testing\" has no JWT section`).lacks(`context \"default\"`)
+}
+
+// The last requests of a source, whose credentials nobody has any more.
+func TestSimulateOnRecordedRequests(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const path = "/api/v1/policies/guarded:simulate"
+	r.do("PUT", "/api/v1/policies/guarded", `{"security":{"flow":[{"id":"key","headerValue":{"name":"X-Key","value":"hush-value"}}]}}`).is(200)
+	r.do("PUT", "/api/v1/sources/shop", `{"kind":"GENERIC","type":"a","policy":"guarded"}`).is(200)
+	r.do("POST", path, `{"source":"shop","lastRequests":5}`).is(200).has("allowed", false).has("recorded.0", nil).contains("No request of source shop was recorded")
+
+	flow, ok := r.catalog.Flow("guarded")
+	if !ok {
+		t.Fatal("the policy is not in force")
+	}
+	record := func(at int64, answered int, client, key string) {
+		t.Helper()
+		req := &interceptor.Request{Header: http.Header{"X-Key": {key}}}
+		steps, _ := flow.Check(t.Context(), req)
+		data, err := json.Marshal(&recording.Request{
+			Source: "shop", Context: "default", Policy: "guarded", At: time.Unix(at, 0), Method: "POST", Path: "/events/shop", Query: []string{"q"},
+			Header: map[string]string{"X-Key": interceptor.Stripped}, Client: netip.MustParseAddr(client), Size: 2, Answered: answered, Decisions: flow.Decisions(steps),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.js.Publish(t.Context(), topology.RequestSubject("shop", answered >= 400), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(1, 202, "192.0.2.1", "hush-value")
+	record(2, 401, "192.0.2.2", "hush-wrong")
+	record(3, 202, "203.0.113.3", "hush-value")
+
+	got := r.do("POST", path, `{"source":"shop","lastRequests":5}`).is(200).lacks("hush").has("allowed", false).has("recorded.3", nil)
+	got.has("recorded.0.remoteAddress", "203.0.113.3").has("recorded.0.outcome", "allowed").has("recorded.0.verdicts.0.outcome", "ok").
+		has("recorded.0.headers.X-Key", "(stripped)").has("recorded.0.query.0", "q").has("recorded.0.answered", 202)
+	got.has("recorded.1.outcome", "refused").has("recorded.1.status", 401).contains("it was refused then")
+	// A draft: the filter runs for real, of a key that is new nobody can say.
+	draft := func(doc string) string {
+		return `{"source":"shop","lastRequests":1,"draft":{"security":{"flow":[` + doc + `]}}}`
+	}
+	const key = `{"id":"key","headerValue":{"name":"X-Key"}}`
+	r.do("POST", path, draft(`{"ipFilter":{"mode":"ALLOW","addresses":["192.0.2.0/24"]}},`+key)).is(200).
+		has("recorded.0.outcome", "refused").has("recorded.0.status", 403).has("recorded.0.verdicts.1.outcome", "").has("recorded.1", nil)
+	r.do("POST", path, draft(key)).is(200).has("allowed", true).has("recorded.0.outcome", "allowed")
+	r.do("POST", path, draft(`{"id":"key","headerValue":{"name":"X-Key","value":"hush-new"}}`)).is(200).lacks("hush").
+		has("allowed", false).has("recorded.0.outcome", "unknown").has("recorded.0.verdicts.0.outcome", "unknown")
+
+	for body, field := range map[string]string{
+		`{"lastRequests":5}`:                                "source",
+		`{"lastRequests":41,"source":"shop"}`:               "lastRequests",
+		`{"lastRequests":-1,"source":"shop"}`:               "lastRequests",
+		`{"lastRequests":1,"source":"shop","request":{}}`:   "request",
+		`{"lastRequests":1,"source":"nobody","request":{}}`: "request",
+		`{"lastRequests":1,"source":"nobody"}`:              "source",
+	} {
+		r.do("POST", path, body).problem(400, field)
+	}
 }

@@ -26,8 +26,10 @@ import (
 	"github.com/posthornhq/posthorn/pkg/ledger"
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/queue"
+	"github.com/posthornhq/posthorn/pkg/recording"
 	"github.com/posthornhq/posthorn/pkg/schema"
 	"github.com/posthornhq/posthorn/pkg/seal"
+	"github.com/posthornhq/posthorn/pkg/settings"
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/subscription"
@@ -88,7 +90,7 @@ func (a *App) build(ctx context.Context) error {
 	}
 	cat.UseAsker(asker)
 	a.add("catalog", cat.Run, cat.Ready())
-	foreign, err := a.foreignSchemas()
+	foreign, err := a.foreignSchemas(buckets.foreign)
 	if err != nil {
 		return err
 	}
@@ -96,7 +98,7 @@ func (a *App) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.add("foreign schemas", foreign.Run, nil)
+	a.add("foreign schemas", foreign.Run, foreign.Ready())
 	a.add("schemas", schemas.Run, nil)
 	if err := a.adminKey(ctx, buckets.identity); err != nil {
 		return err
@@ -159,7 +161,7 @@ func (a *App) build(ctx context.Context) error {
 	// The Master API, here or there.
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
-		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Commit: a.wait, Broker: publish,
+		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Requests: recording.NewReader(js), Commit: a.wait, Broker: publish,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
 		Disabled: a.tellDisabled(herald), Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
@@ -169,7 +171,7 @@ func (a *App) build(ctx context.Context) error {
 	if older && roles.Has(config.API) {
 		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)
 	}
-	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(publish)})
+	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(cat, publish)})
 	if err != nil {
 		return err
 	}
@@ -185,8 +187,13 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	if roles.Has(config.Gateway) {
+		recorder, err := recording.New(state.publisher, a.log, recording.Config{Enabled: func() bool { return cat.Flag(settings.RequestRecording) }})
+		if err != nil {
+			return err
+		}
+		a.add("recording", recorder.Run, nil)
 		gw, err := gateway.New(accept, cat, state.ledger, a.log, gateway.NewMetrics(a.reg), gateway.Config{
-			MaxBytes: int64(cfg.MaxEventBytes), TrustedProxies: cfg.TrustedProxy,
+			MaxBytes: int64(cfg.MaxEventBytes), TrustedProxies: cfg.TrustedProxy, Recorder: recorder,
 		})
 		if err != nil {
 			return err
@@ -318,7 +325,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *qu
 }
 
 // foreignSchemas returns what fetches the schemas of other platforms.
-func (a *App) foreignSchemas() (*schema.Foreign, error) {
+func (a *App) foreignSchemas(kept jetstream.KeyValue) (*schema.Foreign, error) {
 	tokens := map[string]string{}
 	for pair := range strings.SplitSeq(a.cfg.Schemas.ForeignTokens.Reveal(), ",") {
 		domain, token, _ := strings.Cut(strings.TrimSpace(pair), "=")
@@ -330,7 +337,7 @@ func (a *App) foreignSchemas() (*schema.Foreign, error) {
 		hosts[domain] = schema.Host{URL: url, Token: tokens[domain]}
 	}
 	return schema.NewForeign(a.guardedClient(), a.log, schema.ForeignConfig{
-		Hosts: hosts, MaxEntries: a.cfg.Schemas.MaxEntries, MaxBytes: int64(a.cfg.Schemas.MaxBytes),
+		Hosts: hosts, MaxEntries: a.cfg.Schemas.MaxEntries, MaxBytes: int64(a.cfg.Schemas.MaxBytes), Kept: kept,
 	})
 }
 
@@ -365,13 +372,14 @@ func (a *App) guardedClient() *http.Client {
 	}}
 }
 
-type buckets struct{ config, secrets, schemas, identity, lanes jetstream.KeyValue }
+type buckets struct{ config, secrets, schemas, identity, foreign, lanes jetstream.KeyValue }
 
 func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) {
 	var b buckets
 	for name, kv := range map[string]*jetstream.KeyValue{
 		topology.BucketConfig: &b.config, topology.BucketSecrets: &b.secrets,
-		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity, topology.BucketLanes: &b.lanes,
+		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity,
+		topology.BucketForeign: &b.foreign, topology.BucketLanes: &b.lanes,
 	} {
 		var err error
 		if *kv, err = js.KeyValue(ctx, name); err != nil {
@@ -459,8 +467,11 @@ func (a *App) adminKey(ctx context.Context, kv jetstream.KeyValue) error {
 
 // tellVersion returns what tells the subscribers of a schema of its new version.
 // The version is stored; that its event is not does not undo it.
-func (a *App) tellVersion(publish api.Broker) func(context.Context, *posthornv1.Schema, []string) {
+func (a *App) tellVersion(cat *catalog.Catalog, publish api.Broker) func(context.Context, *posthornv1.Schema, []string) {
 	return func(ctx context.Context, s *posthornv1.Schema, changes []string) {
+		if !cat.Flag(settings.VersionUpdates) {
+			return
+		}
 		ev, key := broker.VersionUpdate(s, changes)
 		if _, err := publish.SendOutgoingEvent(ctx, &posthornv1.SendOutgoingEventRequest{Event: ev, IdempotencyKey: key}); err != nil {
 			a.log.Error("the subscribers of a schema are not told of its new version", "type", s.GetType(), "version", s.GetVersion(), "err", err)

@@ -126,9 +126,14 @@ func (b *Broker) mark(ctx context.Context, claimKey, id string) {
 const markTimeout = 10 * time.Second
 
 // ingestKey names a claim on a publisher's key. Producers and sources have
-// namespaces of their own.
+// namespaces of their own, in each context: what is sent to two contexts is two
+// events.
 func ingestKey(ev *event.Event, key string) string {
-	return "ingest:" + ev.Direction.String() + "/" + ev.Source + ":" + key
+	from := ev.Direction.String()
+	if ev.Context != "" && ev.Context != event.DefaultContext {
+		from += "@" + ev.Context
+	}
+	return "ingest:" + from + "/" + ev.Source + ":" + key
 }
 
 // complete sets what the platform knows and checks what the publisher said.

@@ -36,6 +36,8 @@ type Catalog interface {
 	Subscription(name string) (*subscription.Subscription, bool)
 	Policy(name string) *policy.Policy
 	Policies() []*policy.Policy
+	// Delivery returns p, or what an override makes of it for an event.
+	Delivery(p *policy.Policy, source, typ string) *policy.Policy
 	Subscriptions() *subscription.Index
 }
 
@@ -335,8 +337,8 @@ func claimKey(dl *event.Delivery) string {
 }
 
 // claimTTL is as long as the delivery can come back: it is given up when it is
-// older than the policy's limit.
-func claimTTL(p *policy.Policy) time.Duration { return elapsedLimit(p) + p.AckWait() }
+// older than the policy's limit, or an override's.
+func claimTTL(p *policy.Policy) time.Duration { return p.Lifetime() + p.AckWait() }
 
 func elapsedLimit(p *policy.Policy) time.Duration {
 	if p.Schedule.MaxElapsed > 0 {
@@ -397,6 +399,7 @@ func (d *Dispatcher) attempt(running context.Context, t *target, ev *event.Event
 		a.Outcome = event.Retry
 	}
 	if a.Outcome == event.Retry {
+		p := d.Catalog.Delivery(p, ev.Source, ev.Type)
 		delay := max(p.Schedule.Delay(dl.Attempt, rand.Float64), res.RetryAfter)
 		a.NextAt = time.Now().Add(delay)
 		if !blocking && (dl.Attempt > p.MaxRetries || a.NextAt.Sub(dl.Queued) > elapsedLimit(p)) {
@@ -475,6 +478,9 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 	default:
 		dead := letter(dl, ev, string(a.Outcome), a.Error)
 		dead.Status = a.Status
+		if res.Reason != "" {
+			dead.Reason = res.Reason
+		}
 		if res.Gone {
 			dead.Reason = "gone"
 			if err := d.Disable(ctx, dl.Subscription); err != nil {

@@ -295,6 +295,8 @@ func (c *catalog) Policy(name string) *policy.Policy {
 	return c.policies[policy.DefaultName]
 }
 
+func (c *catalog) Delivery(p *policy.Policy, _, _ string) *policy.Policy { return p }
+
 func (c *catalog) Subscriptions() *subscription.Index { return c.index }
 
 func (c *catalog) Policies() (all []*policy.Policy) {

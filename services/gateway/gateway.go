@@ -48,6 +48,8 @@ type Config struct {
 	// BodyWait is how long a body may take, beside a second for each 64 KiB.
 	// Default 10s.
 	BodyWait time.Duration
+	// Recorder keeps a sample of the requests. nil keeps nothing.
+	Recorder Recorder
 }
 
 // acceptTimeout bounds the taking of one request. A publisher that hangs up does

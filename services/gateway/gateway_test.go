@@ -67,6 +67,7 @@ func newCatalog(t testing.TB) fakeCatalog {
 	c.add(t, &posthornv1.Source{Name: "keyed", Kind: posthornv1.Source_GENERIC, Policy: "keyed"})
 	c.add(t, &posthornv1.Source{Name: "lost", Kind: posthornv1.Source_GENERIC, Policy: "gone"})
 	c.add(t, &posthornv1.Source{Name: "slack", Kind: posthornv1.Source_SLACK}, "hush")
+	c.add(t, &posthornv1.Source{Name: "agent", Kind: posthornv1.Source_HEADER, Type: "a.b", Header: &posthornv1.HeaderSettings{Name: "user-agent"}}, "hush")
 	c.add(t, &posthornv1.Source{Name: "cloud", Kind: posthornv1.Source_CLOUDEVENTS})
 	c.add(t, &posthornv1.Source{Name: "github", Kind: posthornv1.Source_GITHUB}, githubSecret)
 	c.add(t, &posthornv1.Source{Name: "auth0", Kind: posthornv1.Source_AUTH0, Auth0: &posthornv1.Auth0Settings{Codes: []string{"s"}}}, auth0Secret)

@@ -26,16 +26,17 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	src, topic, err := g.find(r)
 	if err != nil {
-		g.refuse(w, r, src, nil, err)
+		g.refuse(w, r, src, nil, err, begun)
 		return
 	}
 	batch, err := g.read(w, r, src, topic, begun)
 	if err != nil {
-		g.refuse(w, r, src, batch.Steps, err)
+		g.refuse(w, r, src, batch.Steps, err, begun)
 		return
 	}
 	if batch.Reply != nil {
 		g.reply(w, src, batch.Reply, begun)
+		g.record(r, src, batch.Steps, batch.Reply.Status, begun)
 		return
 	}
 	// A publisher that hangs up does not end what was begun.
@@ -45,14 +46,17 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		in := &batch.Events[0]
 		receipt, err := g.accept.Accept(ctx, in.Event, in.Key)
 		if err != nil {
-			g.problem(w, r, src, err) // the broker has recorded it
+			status := g.problem(w, r, src, err) // the broker has recorded it
+			g.record(r, src, batch.Steps, status, begun)
 			return
 		}
 		g.metrics.answered(src.Name(), begun)
 		writeJSON(w, http.StatusAccepted, receiptJSON(receipt))
+		g.record(r, src, batch.Steps, http.StatusAccepted, begun)
 		return
 	}
-	g.acceptAll(ctx, w, r, src, batch, begun)
+	status := g.acceptAll(ctx, w, r, src, batch, begun)
+	g.record(r, src, batch.Steps, status, begun)
 }
 
 // find returns the source that a path names, and the topic behind it. A source
@@ -193,11 +197,11 @@ func (g *Gateway) correlation(r *http.Request, now time.Time) []string {
 	return append(ids, telemetry.NewCorrelationID(telemetry.Gateway, now))
 }
 
-// acceptAll answers a request of several events. Our own failure is one of the
+// acceptAll answers a request of several events, and returns the status. Our own failure is one of the
 // whole request as long as nothing of it was accepted anew. A duplicate was
 // accepted before, and would otherwise tell a publisher who looks at the status
 // alone that the events beside it are safe too.
-func (g *Gateway) acceptAll(ctx context.Context, w http.ResponseWriter, r *http.Request, src *source.Source, batch source.Batch, begun time.Time) {
+func (g *Gateway) acceptAll(ctx context.Context, w http.ResponseWriter, r *http.Request, src *source.Source, batch source.Batch, begun time.Time) int {
 	publishes := make([]event.Publish, len(batch.Events))
 	for i := range batch.Events {
 		publishes[i] = event.Publish{Event: batch.Events[i].Event, Key: batch.Events[i].Key}
@@ -223,14 +227,14 @@ func (g *Gateway) acceptAll(ctx context.Context, w http.ResponseWriter, r *http.
 		}
 	}
 	if worst != nil && (accepted == 0 || fresh == 0 && ours(worst)) {
-		g.problem(w, r, src, worst)
-		return
+		return g.problem(w, r, src, worst)
 	}
 	if worst != nil && ours(worst) {
 		g.log.Error("a request was taken in part", "source", src.Name(), "events", len(results), "accepted", accepted, "err", worst)
 	}
 	g.metrics.answered(src.Name(), begun)
 	writeJSON(w, http.StatusAccepted, resultsJSON(results, batch.Dropped))
+	return http.StatusAccepted
 }
 
 // ours reports whether a failure is the platform's and may pass.
@@ -246,12 +250,13 @@ func ours(err error) bool {
 const rejectTimeout = 2 * time.Second
 
 // refuse answers a request that the gateway itself refuses, and records it.
-func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, src *source.Source, steps []event.Step, err error) {
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, src *source.Source, steps []event.Step, err error, begun time.Time) {
 	status := g.problem(w, r, src, err)
 	g.metrics.rejected.WithLabelValues(errs.ReasonOf(err)).Inc()
 	if src == nil {
 		return // a stranger's guess; recording them would be their tool
 	}
+	g.record(r, src, steps, status, begun)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), rejectTimeout)
 	defer cancel()
 	rej := &event.Rejection{

@@ -39,6 +39,9 @@ type benchRow struct {
 	P50 float64 `json:"p50Milliseconds"`
 	P95 float64 `json:"p95Milliseconds"`
 	P99 float64 `json:"p99Milliseconds"`
+	// InTime is the share of the events at the fixed rate whose first attempt had come
+	// within [budget], in percent.
+	InTime float64 `json:"within150MillisecondsPercent"`
 	// CPU is seconds of the measured process per 1,000 events; Memory its peak in MB.
 	CPU    float64 `json:"cpuSecondsPer1000"`
 	Memory float64 `json:"peakMemoryMB"`
@@ -73,10 +76,10 @@ directory that is removed at the end.`,
 				return fmt.Errorf("bench: %w", err)
 			}
 			return a.show(doc, func(t *table) {
-				t.row("WAY", "ACCEPTED/S", "DELIVERED/S", "P50 MS", "P95 MS", "P99 MS", "CPU S/1000", "PEAK MB")
+				t.row("WAY", "ACCEPTED/S", "DELIVERED/S", "P50 MS", "P95 MS", "P99 MS", "IN 150 MS", "CPU S/1000", "PEAK MB")
 				for _, r := range rows {
 					t.row(r.Name, fmt.Sprintf("%.0f", r.Accepted), fmt.Sprintf("%.0f", r.Delivered), fmt.Sprintf("%.2f", r.P50), fmt.Sprintf("%.2f", r.P95),
-						fmt.Sprintf("%.2f", r.P99), fmt.Sprintf("%.3f", r.CPU), fmt.Sprintf("%.0f", r.Memory))
+						fmt.Sprintf("%.2f", r.P99), fmt.Sprintf("%.2f %%", r.InTime), fmt.Sprintf("%.3f", r.CPU), fmt.Sprintf("%.0f", r.Memory))
 				}
 			})
 		},
@@ -268,7 +271,7 @@ func (m *measurement) run(ctx context.Context) (*benchRow, error) {
 	if _, at, err = m.load(ctx, row, o.duration, o.rate); err != nil {
 		return nil, fmt.Errorf("%d a second: %w", o.rate, err)
 	}
-	row.P50, row.P95, row.P99 = at.P50, at.P95, at.P99
+	row.P50, row.P95, row.P99, row.InTime = at.P50, at.P95, at.P99, at.InTime
 	return row, nil
 }
 

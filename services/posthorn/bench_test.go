@@ -30,6 +30,35 @@ func TestBenchBodyIsReadAsWritten(t *testing.T) {
 	}
 }
 
+// C19: of what came, that which came in time.
+func TestShareOfWhatCameInTime(t *testing.T) {
+	t.Parallel()
+	ms := func(list ...int) (all []time.Duration) {
+		for _, n := range list {
+			all = append(all, time.Duration(n)*time.Millisecond)
+		}
+		return all
+	}
+	tests := []struct {
+		name string
+		took []time.Duration
+		want float64
+	}{
+		{"none", nil, 0},
+		{"all", ms(1, 2, 150), 100},
+		{"three of four", ms(1, 2, 150, 151), 75},
+		{"none of two", ms(151, 200), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := share(tt.took, budget); got != tt.want {
+				t.Errorf("%v%% of %v, want %v%%", got, tt.took, tt.want)
+			}
+		})
+	}
+}
+
 // startTestSink returns an endpoint whose sink is in this process.
 func startTestSink(t *testing.T) *benchEndpoint {
 	t.Helper()
@@ -189,7 +218,7 @@ func TestBenchDeliversWhatWasAccepted(t *testing.T) {
 	for _, r := range rows {
 		for _, field := range []string{
 			"acceptedPerSecond", "deliveredPerSecond", "acceptedEvents", "deliveredEvents",
-			"p50Milliseconds", "p95Milliseconds", "p99Milliseconds", "cpuSecondsPer1000", "peakMemoryMB",
+			"p50Milliseconds", "p95Milliseconds", "p99Milliseconds", "within150MillisecondsPercent", "cpuSecondsPer1000", "peakMemoryMB",
 		} {
 			if n, ok := r[field].(float64); !ok || n <= 0 {
 				t.Errorf("%v: %s is %v, want a number above 0", r["name"], field, r[field])

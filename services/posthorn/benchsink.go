@@ -36,7 +36,13 @@ type arrivals struct {
 	Max float64 `json:"max,omitempty"`
 	// First is when the first event came, in Unix nanoseconds.
 	First int64 `json:"first,omitempty"`
+	// InTime is the share that came within [budget], in percent.
+	InTime float64 `json:"inTime,omitempty"`
 }
+
+// budget is the most that the platform may add from an event's receipt to its
+// first attempt (C19).
+const budget = 150 * time.Millisecond
 
 // newBenchSink is the endpoint. It answers 200, notes what came, and says so:
 //
@@ -141,6 +147,7 @@ func (s *benchSink) control(line string) []byte {
 		slices.Sort(s.took)
 		at.P50, at.P95, at.P99 = percentile(s.took, 50), percentile(s.took, 95), percentile(s.took, 99)
 		at.Max = percentile(s.took, 100)
+		at.InTime = share(s.took, budget)
 	}
 	doc, err := json.Marshal(at)
 	if err != nil {
@@ -156,6 +163,15 @@ func percentile(sorted []time.Duration, p int) float64 {
 	}
 	rank := (len(sorted)*p + 99) / 100
 	return float64(sorted[max(rank, 1)-1]) / float64(time.Millisecond)
+}
+
+// share returns how many of sorted durations are within a limit, in percent; 0 of none.
+func share(sorted []time.Duration, limit time.Duration) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	n, _ := slices.BinarySearch(sorted, limit+1)
+	return 100 * float64(n) / float64(len(sorted))
 }
 
 // note counts an event, and reports false if the sink is closed.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -104,12 +105,16 @@ func newPolicySimulate(a *app, n noun[*posthornv1.Policy]) *cobra.Command {
 	req := &posthornv1.SimulatePolicyRequest{Request: &posthornv1.SimulatedRequest{Method: "POST", Headers: map[string]string{}}}
 	var headers []string
 	var body, file string
+	var last int32
 	cmd := &cobra.Command{
 		Use:   "simulate <name>",
 		Short: "Show what a policy would do to a request",
 		Long: "Show what a policy would do to a publisher's request: each interceptor's verdict, and the schedule of\n" +
-			"retries. With -f, what that draft of it would do. Nothing is stored or delivered.",
-		Example:           "  posthorn policy simulate partners --source shop --address 203.0.113.7 -H 'X-Key: …' --body @order.json",
+			"retries. With -f, what that draft of it would do. With --last, what it would do to the last requests of\n" +
+			"the source; their credentials are not recorded, so of those the decision of then is shown.\n" +
+			"Nothing is stored or delivered.",
+		Example: "  posthorn policy simulate partners --source shop --last 5\n" +
+			"  posthorn policy simulate partners --source shop --address 203.0.113.7 -H 'X-Key: …' --body @order.json",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: n.complete(a),
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -139,6 +144,12 @@ func newPolicySimulate(a *app, n noun[*posthornv1.Policy]) *cobra.Command {
 				}
 				req.Draft = drafts[0]
 			}
+			if last != 0 {
+				if cmd.Flags().Changed("address") || cmd.Flags().Changed("path") || cmd.Flags().Changed("body") || len(headers) > 0 {
+					return usageError{cmd, errors.New("--last takes the recorded requests; -H, --address, --body and --path are of a request that is given")}
+				}
+				req.LastRequests, req.Request = last, nil
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -152,10 +163,12 @@ func newPolicySimulate(a *app, n noun[*posthornv1.Policy]) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Source, "source", "", "source whose secrets and context it has")
+	f.StringVar(&req.Type, "type", "", "type of the event whose schedule of retries is shown, with the overrides that hold for it")
 	f.StringVar(&req.Request.RemoteAddress, "address", "", "address of the client")
 	f.StringVar(&req.Request.Path, "path", "", "path and query of the request")
 	f.StringArrayVarP(&headers, "header", "H", nil, `header of the request, "Name: value" (repeatable)`)
 	f.StringVar(&body, "body", "", "body of the request, or @ and a file")
+	f.Int32Var(&last, "last", 0, "simulate so many of the last requests of the source")
 	f.StringVarP(&file, "file", "f", "", "draft of the policy, - for standard input")
 	return cmd
 }
@@ -166,17 +179,19 @@ func (a *app) showSimulation(got *posthornv1.SimulatePolicyResponse) error {
 		return err
 	}
 	return a.show(doc, func(t *table) {
-		verdict := "allowed"
-		if !got.GetAllowed() {
-			verdict = fmt.Sprintf("refused with %d", got.GetStatus())
+		for _, r := range got.GetRecorded() {
+			t.row(clock(r.GetAt())+" "+r.GetMethod()+" "+r.GetPath(), fmt.Sprintf("was answered %d, would be %s", r.GetAnswered(), r.GetOutcome()))
+			verdictRows(t, r.GetVerdicts())
 		}
-		t.row("the request is", verdict)
-		for _, v := range got.GetVerdicts() {
-			outcome := v.GetOutcome()
-			if outcome == "" {
-				outcome = "not reached"
+		if len(got.GetRecorded()) == 0 && got.GetStatus() == 0 && !got.GetAllowed() {
+			t.row("there are no requests", "")
+		} else if len(got.GetRecorded()) == 0 {
+			verdict := "allowed"
+			if !got.GetAllowed() {
+				verdict = fmt.Sprintf("refused with %d", got.GetStatus())
 			}
-			t.row(v.GetKind()+" "+v.GetId(), strings.TrimSpace(outcome+" "+v.GetDetail()))
+			t.row("the request is", verdict)
+			verdictRows(t, got.GetVerdicts())
 		}
 		for i, d := range got.GetSchedule() {
 			t.row(fmt.Sprintf("retry %d after", i+1), d.AsDuration().String())
@@ -185,4 +200,14 @@ func (a *app) showSimulation(got *posthornv1.SimulatePolicyResponse) error {
 			t.row("note", w)
 		}
 	})
+}
+
+func verdictRows(t *table, all []*posthornv1.SimulatePolicyResponse_Verdict) {
+	for _, v := range all {
+		outcome := v.GetOutcome()
+		if outcome == "" {
+			outcome = "not reached"
+		}
+		t.row(v.GetKind()+" "+v.GetId(), strings.TrimSpace(outcome+" "+v.GetDetail()))
+	}
 }

@@ -86,6 +86,8 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newSubscription(a),
 		newPolicy(a),
 		newAuthorization(a),
+		newBackoff(a),
+		newSettings(a),
 		newSchema(a),
 		newPublish(a),
 		newEvent(a),

@@ -1031,8 +1031,14 @@ type SimulatePolicyRequest struct {
 	// Used instead of the stored policy.
 	Draft *Policy `protobuf:"bytes,2,opt,name=draft,proto3" json:"draft,omitempty"`
 	// Whose secrets and authorization the flow uses; the default context without one.
-	Source        string            `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	Request       *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	Source  string            `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Request *SimulatedRequest `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	// Instead of a request: so many of the last that the source got, 1 to 40, as far
+	// as they are recorded. Their credentials are not.
+	LastRequests int32 `protobuf:"varint,5,opt,name=last_requests,json=lastRequests,proto3" json:"last_requests,omitempty"`
+	// Of the event whose schedule of retries is shown; with source it decides which
+	// overrides (BackoffService) hold.
+	Type          string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1093,6 +1099,20 @@ func (x *SimulatePolicyRequest) GetRequest() *SimulatedRequest {
 		return x.Request
 	}
 	return nil
+}
+
+func (x *SimulatePolicyRequest) GetLastRequests() int32 {
+	if x != nil {
+		return x.LastRequests
+	}
+	return 0
+}
+
+func (x *SimulatePolicyRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
 }
 
 // A SimulatedRequest is what a publisher would send.
@@ -1175,17 +1195,20 @@ func (x *SimulatedRequest) GetRemoteAddress() string {
 }
 
 type SimulatePolicyResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With last_requests: whether there are any, and all are.
+	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// 401 or 403 when it is not.
 	Status int32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
 	// What the publisher would be told.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
 	// One for each interceptor, in their order.
 	Verdicts []*SimulatePolicyResponse_Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
-	// Waits before each retry of a delivery, without jitter.
-	Schedule      []*durationpb.Duration `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
-	Warnings      []string               `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Waits before each retry of a delivery, without jitter, overrides included.
+	Schedule []*durationpb.Duration `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
+	Warnings []string               `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// With last_requests, newest first.
+	Recorded      []*SimulatePolicyResponse_Recorded `protobuf:"bytes,7,rep,name=recorded,proto3" json:"recorded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1258,6 +1281,13 @@ func (x *SimulatePolicyResponse) GetSchedule() []*durationpb.Duration {
 func (x *SimulatePolicyResponse) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse) GetRecorded() []*SimulatePolicyResponse_Recorded {
+	if x != nil {
+		return x.Recorded
 	}
 	return nil
 }
@@ -1702,6 +1732,384 @@ func (x *DeleteAuthorizationRequest) GetName() string {
 	return ""
 }
 
+type ListBackoffsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Limit  int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Cursor string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// "created desc" (the default), "created asc", "name asc", "name desc".
+	OrderBy string `protobuf:"bytes,3,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Part of the name, in any case.
+	Search        string `protobuf:"bytes,4,opt,name=search,proto3" json:"search,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackoffsRequest) Reset() {
+	*x = ListBackoffsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackoffsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackoffsRequest) ProtoMessage() {}
+
+func (x *ListBackoffsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackoffsRequest.ProtoReflect.Descriptor instead.
+func (*ListBackoffsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListBackoffsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListBackoffsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListBackoffsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListBackoffsRequest) GetSearch() string {
+	if x != nil {
+		return x.Search
+	}
+	return ""
+}
+
+type ListBackoffsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*BackoffOverride     `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackoffsResponse) Reset() {
+	*x = ListBackoffsResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackoffsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackoffsResponse) ProtoMessage() {}
+
+func (x *ListBackoffsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackoffsResponse.ProtoReflect.Descriptor instead.
+func (*ListBackoffsResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListBackoffsResponse) GetItems() []*BackoffOverride {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListBackoffsResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+type GetBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBackoffRequest) Reset() {
+	*x = GetBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBackoffRequest) ProtoMessage() {}
+
+func (x *GetBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBackoffRequest.ProtoReflect.Descriptor instead.
+func (*GetBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *GetBackoffRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backoff       *BackoffOverride       `protobuf:"bytes,1,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateBackoffRequest) Reset() {
+	*x = CreateBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateBackoffRequest) ProtoMessage() {}
+
+func (x *CreateBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateBackoffRequest.ProtoReflect.Descriptor instead.
+func (*CreateBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CreateBackoffRequest) GetBackoff() *BackoffOverride {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
+type PutBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backoff       *BackoffOverride       `protobuf:"bytes,1,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBackoffRequest) Reset() {
+	*x = PutBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBackoffRequest) ProtoMessage() {}
+
+func (x *PutBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBackoffRequest.ProtoReflect.Descriptor instead.
+func (*PutBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *PutBackoffRequest) GetBackoff() *BackoffOverride {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
+type DeleteBackoffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteBackoffRequest) Reset() {
+	*x = DeleteBackoffRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteBackoffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteBackoffRequest) ProtoMessage() {}
+
+func (x *DeleteBackoffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteBackoffRequest.ProtoReflect.Descriptor instead.
+func (*DeleteBackoffRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DeleteBackoffRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
+}
+
+type PutSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSettingsRequest) Reset() {
+	*x = PutSettingsRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSettingsRequest) ProtoMessage() {}
+
+func (x *PutSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSettingsRequest.ProtoReflect.Descriptor instead.
+func (*PutSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *PutSettingsRequest) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
 type PublishEventRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Type   string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
@@ -1723,7 +2131,7 @@ type PublishEventRequest struct {
 
 func (x *PublishEventRequest) Reset() {
 	*x = PublishEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2143,7 @@ func (x *PublishEventRequest) String() string {
 func (*PublishEventRequest) ProtoMessage() {}
 
 func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2156,7 @@ func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PublishEventRequest) GetType() string {
@@ -1838,7 +2246,7 @@ type PublishEventResponse struct {
 
 func (x *PublishEventResponse) Reset() {
 	*x = PublishEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +2258,7 @@ func (x *PublishEventResponse) String() string {
 func (*PublishEventResponse) ProtoMessage() {}
 
 func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +2271,7 @@ func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PublishEventResponse) GetId() string {
@@ -1889,7 +2297,7 @@ type PublishEventsRequest struct {
 
 func (x *PublishEventsRequest) Reset() {
 	*x = PublishEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2309,7 @@ func (x *PublishEventsRequest) String() string {
 func (*PublishEventsRequest) ProtoMessage() {}
 
 func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2322,7 @@ func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PublishEventsRequest) GetEvents() []*PublishEventRequest {
@@ -1933,7 +2341,7 @@ type PublishEventsResponse struct {
 
 func (x *PublishEventsResponse) Reset() {
 	*x = PublishEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2353,7 @@ func (x *PublishEventsResponse) String() string {
 func (*PublishEventsResponse) ProtoMessage() {}
 
 func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2366,7 @@ func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PublishEventsResponse) GetResults() []*PublishEventsResponse_Result {
@@ -1988,7 +2396,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2408,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2421,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListEventsRequest) GetLimit() int32 {
@@ -2103,7 +2511,7 @@ type EventSummary struct {
 
 func (x *EventSummary) Reset() {
 	*x = EventSummary{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2523,7 @@ func (x *EventSummary) String() string {
 func (*EventSummary) ProtoMessage() {}
 
 func (x *EventSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2536,7 @@ func (x *EventSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventSummary.ProtoReflect.Descriptor instead.
 func (*EventSummary) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *EventSummary) GetId() string {
@@ -2204,7 +2612,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2624,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2637,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListEventsResponse) GetItems() []*EventSummary {
@@ -2255,7 +2663,7 @@ type GetEventRequest struct {
 
 func (x *GetEventRequest) Reset() {
 	*x = GetEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2675,7 @@ func (x *GetEventRequest) String() string {
 func (*GetEventRequest) ProtoMessage() {}
 
 func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2688,7 @@ func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventRequest.ProtoReflect.Descriptor instead.
 func (*GetEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetEventRequest) GetId() string {
@@ -2299,7 +2707,7 @@ type TraceEventRequest struct {
 
 func (x *TraceEventRequest) Reset() {
 	*x = TraceEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2719,7 @@ func (x *TraceEventRequest) String() string {
 func (*TraceEventRequest) ProtoMessage() {}
 
 func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2732,7 @@ func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventRequest.ProtoReflect.Descriptor instead.
 func (*TraceEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TraceEventRequest) GetId() string {
@@ -2349,7 +2757,7 @@ type TraceEventResponse struct {
 
 func (x *TraceEventResponse) Reset() {
 	*x = TraceEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2769,7 @@ func (x *TraceEventResponse) String() string {
 func (*TraceEventResponse) ProtoMessage() {}
 
 func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2782,7 @@ func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventResponse.ProtoReflect.Descriptor instead.
 func (*TraceEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TraceEventResponse) GetId() string {
@@ -2444,7 +2852,7 @@ type TraceEntry struct {
 
 func (x *TraceEntry) Reset() {
 	*x = TraceEntry{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2864,7 @@ func (x *TraceEntry) String() string {
 func (*TraceEntry) ProtoMessage() {}
 
 func (x *TraceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2877,7 @@ func (x *TraceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEntry.ProtoReflect.Descriptor instead.
 func (*TraceEntry) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TraceEntry) GetAt() *timestamppb.Timestamp {
@@ -2550,7 +2958,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2970,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2983,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -2650,7 +3058,7 @@ type ReplayEventRequest struct {
 
 func (x *ReplayEventRequest) Reset() {
 	*x = ReplayEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +3070,7 @@ func (x *ReplayEventRequest) String() string {
 func (*ReplayEventRequest) ProtoMessage() {}
 
 func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +3083,7 @@ func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventRequest.ProtoReflect.Descriptor instead.
 func (*ReplayEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ReplayEventRequest) GetId() string {
@@ -2695,7 +3103,7 @@ type ReplayEventResponse struct {
 
 func (x *ReplayEventResponse) Reset() {
 	*x = ReplayEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +3115,7 @@ func (x *ReplayEventResponse) String() string {
 func (*ReplayEventResponse) ProtoMessage() {}
 
 func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +3128,7 @@ func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventResponse.ProtoReflect.Descriptor instead.
 func (*ReplayEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ReplayEventResponse) GetDeliveries() int32 {
@@ -2750,7 +3158,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +3170,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +3183,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Rejection) GetId() string {
@@ -2868,7 +3276,7 @@ type ListRejectionsRequest struct {
 
 func (x *ListRejectionsRequest) Reset() {
 	*x = ListRejectionsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3288,7 @@ func (x *ListRejectionsRequest) String() string {
 func (*ListRejectionsRequest) ProtoMessage() {}
 
 func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3301,7 @@ func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRejectionsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListRejectionsRequest) GetLimit() int32 {
@@ -2941,7 +3349,7 @@ type ListRejectionsResponse struct {
 
 func (x *ListRejectionsResponse) Reset() {
 	*x = ListRejectionsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3361,7 @@ func (x *ListRejectionsResponse) String() string {
 func (*ListRejectionsResponse) ProtoMessage() {}
 
 func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3374,7 @@ func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRejectionsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListRejectionsResponse) GetItems() []*Rejection {
@@ -3008,7 +3416,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3428,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3441,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -3151,7 +3559,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3571,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3584,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListDeadLettersRequest) GetLimit() int32 {
@@ -3245,7 +3653,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3665,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3678,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListDeadLettersResponse) GetItems() []*DeadLetter {
@@ -3310,7 +3718,7 @@ type RetryDeadLettersRequest struct {
 
 func (x *RetryDeadLettersRequest) Reset() {
 	*x = RetryDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3730,7 @@ func (x *RetryDeadLettersRequest) String() string {
 func (*RetryDeadLettersRequest) ProtoMessage() {}
 
 func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3743,7 @@ func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RetryDeadLettersRequest) GetIds() []string {
@@ -3410,7 +3818,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +3830,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +3843,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DeleteDeadLetterRequest) GetId() string {
@@ -3463,7 +3871,7 @@ type DeleteDeadLettersRequest struct {
 
 func (x *DeleteDeadLettersRequest) Reset() {
 	*x = DeleteDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3883,7 @@ func (x *DeleteDeadLettersRequest) String() string {
 func (*DeleteDeadLettersRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3896,7 @@ func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DeleteDeadLettersRequest) GetIds() []string {
@@ -3564,7 +3972,7 @@ type DeleteDeadLettersResponse struct {
 
 func (x *DeleteDeadLettersResponse) Reset() {
 	*x = DeleteDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3984,7 @@ func (x *DeleteDeadLettersResponse) String() string {
 func (*DeleteDeadLettersResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3997,7 @@ func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DeleteDeadLettersResponse) GetDeleted() int32 {
@@ -3611,7 +4019,7 @@ type RetryDeadLettersResponse struct {
 
 func (x *RetryDeadLettersResponse) Reset() {
 	*x = RetryDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3623,7 +4031,7 @@ func (x *RetryDeadLettersResponse) String() string {
 func (*RetryDeadLettersResponse) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3636,7 +4044,7 @@ func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RetryDeadLettersResponse) GetRetried() int32 {
@@ -3663,7 +4071,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +4083,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +4096,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SignInRequest) GetName() string {
@@ -3717,7 +4125,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3729,7 +4137,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3742,7 +4150,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SignInResponse) GetToken() string {
@@ -3774,7 +4182,7 @@ type GetSigningKeysRequest struct {
 
 func (x *GetSigningKeysRequest) Reset() {
 	*x = GetSigningKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3786,7 +4194,7 @@ func (x *GetSigningKeysRequest) String() string {
 func (*GetSigningKeysRequest) ProtoMessage() {}
 
 func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3799,7 +4207,7 @@ func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 type RotateSigningKeyRequest struct {
@@ -3810,7 +4218,7 @@ type RotateSigningKeyRequest struct {
 
 func (x *RotateSigningKeyRequest) Reset() {
 	*x = RotateSigningKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +4230,7 @@ func (x *RotateSigningKeyRequest) String() string {
 func (*RotateSigningKeyRequest) ProtoMessage() {}
 
 func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +4243,7 @@ func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 type GetSigningKeysResponse struct {
@@ -3847,7 +4255,7 @@ type GetSigningKeysResponse struct {
 
 func (x *GetSigningKeysResponse) Reset() {
 	*x = GetSigningKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +4267,7 @@ func (x *GetSigningKeysResponse) String() string {
 func (*GetSigningKeysResponse) ProtoMessage() {}
 
 func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +4280,7 @@ func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GetSigningKeysResponse) GetKeys() []*JsonWebKey {
@@ -3897,7 +4305,7 @@ type JsonWebKey struct {
 
 func (x *JsonWebKey) Reset() {
 	*x = JsonWebKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3909,7 +4317,7 @@ func (x *JsonWebKey) String() string {
 func (*JsonWebKey) ProtoMessage() {}
 
 func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3922,7 +4330,7 @@ func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JsonWebKey.ProtoReflect.Descriptor instead.
 func (*JsonWebKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *JsonWebKey) GetKty() string {
@@ -3986,7 +4394,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +4406,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +4419,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *User) GetName() string {
@@ -4075,7 +4483,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4087,7 +4495,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4100,7 +4508,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListUsersRequest) GetLimit() int32 {
@@ -4141,7 +4549,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4561,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4574,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListUsersResponse) GetItems() []*User {
@@ -4192,7 +4600,7 @@ type GetUserRequest struct {
 
 func (x *GetUserRequest) Reset() {
 	*x = GetUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4204,7 +4612,7 @@ func (x *GetUserRequest) String() string {
 func (*GetUserRequest) ProtoMessage() {}
 
 func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4217,7 +4625,7 @@ func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
 func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GetUserRequest) GetName() string {
@@ -4236,7 +4644,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4248,7 +4656,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4261,7 +4669,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *CreateUserRequest) GetUser() *User {
@@ -4280,7 +4688,7 @@ type PutUserRequest struct {
 
 func (x *PutUserRequest) Reset() {
 	*x = PutUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4292,7 +4700,7 @@ func (x *PutUserRequest) String() string {
 func (*PutUserRequest) ProtoMessage() {}
 
 func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4305,7 +4713,7 @@ func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutUserRequest.ProtoReflect.Descriptor instead.
 func (*PutUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PutUserRequest) GetUser() *User {
@@ -4324,7 +4732,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +4744,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +4757,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -4380,7 +4788,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4392,7 +4800,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4405,7 +4813,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ApiKey) GetName() string {
@@ -4476,7 +4884,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4488,7 +4896,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4501,7 +4909,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListKeysRequest) GetLimit() int32 {
@@ -4542,7 +4950,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4554,7 +4962,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4567,7 +4975,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListKeysResponse) GetItems() []*ApiKey {
@@ -4593,7 +5001,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4605,7 +5013,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4618,7 +5026,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *GetKeyRequest) GetName() string {
@@ -4637,7 +5045,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4649,7 +5057,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4662,7 +5070,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *CreateKeyRequest) GetKey() *ApiKey {
@@ -4681,7 +5089,7 @@ type DeleteKeyRequest struct {
 
 func (x *DeleteKeyRequest) Reset() {
 	*x = DeleteKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4693,7 +5101,7 @@ func (x *DeleteKeyRequest) String() string {
 func (*DeleteKeyRequest) ProtoMessage() {}
 
 func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4706,7 +5114,7 @@ func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *DeleteKeyRequest) GetName() string {
@@ -4732,7 +5140,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4744,7 +5152,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4757,7 +5165,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListChangesRequest) GetLimit() int32 {
@@ -4829,7 +5237,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4841,7 +5249,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4854,7 +5262,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Change) GetId() string {
@@ -4930,7 +5338,7 @@ type ListChangesResponse struct {
 
 func (x *ListChangesResponse) Reset() {
 	*x = ListChangesResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4942,7 +5350,7 @@ func (x *ListChangesResponse) String() string {
 func (*ListChangesResponse) ProtoMessage() {}
 
 func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4955,7 +5363,7 @@ func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListChangesResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListChangesResponse) GetItems() []*Change {
@@ -4980,7 +5388,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[79]
+	mi := &file_posthorn_v1_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4992,7 +5400,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[79]
+	mi := &file_posthorn_v1_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5005,7 +5413,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{79}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{87}
 }
 
 type WhoAmIResponse struct {
@@ -5018,7 +5426,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5030,7 +5438,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5043,7 +5451,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{80}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -5065,7 +5473,8 @@ type SimulatePolicyResponse_Verdict struct {
 	// The interceptor's ID and kind.
 	Id   string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// "ok", "refused" or "skipped"; empty behind the first that refused.
+	// "ok", "refused" or "skipped"; "unknown" where a recorded request lacks what was
+	// checked; empty behind the first that refused.
 	Outcome       string               `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	Detail        string               `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
 	Took          *durationpb.Duration `protobuf:"bytes,5,opt,name=took,proto3" json:"took,omitempty"`
@@ -5075,7 +5484,7 @@ type SimulatePolicyResponse_Verdict struct {
 
 func (x *SimulatePolicyResponse_Verdict) Reset() {
 	*x = SimulatePolicyResponse_Verdict{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5087,7 +5496,7 @@ func (x *SimulatePolicyResponse_Verdict) String() string {
 func (*SimulatePolicyResponse_Verdict) ProtoMessage() {}
 
 func (x *SimulatePolicyResponse_Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5138,6 +5547,147 @@ func (x *SimulatePolicyResponse_Verdict) GetTook() *durationpb.Duration {
 	return nil
 }
 
+// Recorded is a request of the past, and what the policy would do to it.
+type SimulatePolicyResponse_Recorded struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Method string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	Path   string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Names of the query's parameters, without their values.
+	Query []string `protobuf:"bytes,4,rep,name=query,proto3" json:"query,omitempty"`
+	// Credentials, and all that may be one, are "(stripped)".
+	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The client's, as the IP filters saw it; empty when it was not known.
+	RemoteAddress string `protobuf:"bytes,6,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
+	// Of the body in bytes; -1 if its length was not announced.
+	Size int64 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
+	// What it was answered, and by which policy.
+	Answered int32  `protobuf:"varint,8,opt,name=answered,proto3" json:"answered,omitempty"`
+	Policy   string `protobuf:"bytes,9,opt,name=policy,proto3" json:"policy,omitempty"`
+	// "allowed", "refused", or "unknown" where that hangs on what was stripped.
+	Outcome string `protobuf:"bytes,10,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// 401 or 403 when it is refused.
+	Status int32 `protobuf:"varint,11,opt,name=status,proto3" json:"status,omitempty"`
+	// One for each interceptor, in their order.
+	Verdicts      []*SimulatePolicyResponse_Verdict `protobuf:"bytes,12,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulatePolicyResponse_Recorded) Reset() {
+	*x = SimulatePolicyResponse_Recorded{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulatePolicyResponse_Recorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulatePolicyResponse_Recorded) ProtoMessage() {}
+
+func (x *SimulatePolicyResponse_Recorded) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulatePolicyResponse_Recorded.ProtoReflect.Descriptor instead.
+func (*SimulatePolicyResponse_Recorded) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22, 1}
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetQuery() []string {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetRemoteAddress() string {
+	if x != nil {
+		return x.RemoteAddress
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetAnswered() int32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *SimulatePolicyResponse_Recorded) GetVerdicts() []*SimulatePolicyResponse_Verdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
 type PublishEventsResponse_Result struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -5150,7 +5700,7 @@ type PublishEventsResponse_Result struct {
 
 func (x *PublishEventsResponse_Result) Reset() {
 	*x = PublishEventsResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[84]
+	mi := &file_posthorn_v1_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5162,7 +5712,7 @@ func (x *PublishEventsResponse_Result) String() string {
 func (*PublishEventsResponse_Result) ProtoMessage() {}
 
 func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[84]
+	mi := &file_posthorn_v1_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5175,7 +5725,7 @@ func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse_Result.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43, 0}
 }
 
 func (x *PublishEventsResponse_Result) GetId() string {
@@ -5214,7 +5764,7 @@ type RetryDeadLettersResponse_Result struct {
 
 func (x *RetryDeadLettersResponse_Result) Reset() {
 	*x = RetryDeadLettersResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[85]
+	mi := &file_posthorn_v1_api_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5226,7 +5776,7 @@ func (x *RetryDeadLettersResponse_Result) String() string {
 func (*RetryDeadLettersResponse_Result) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[85]
+	mi := &file_posthorn_v1_api_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5239,7 +5789,7 @@ func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse_Result.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64, 0}
 }
 
 func (x *RetryDeadLettersResponse_Result) GetId() string {
@@ -5338,12 +5888,14 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x10PutPolicyRequest\x12+\n" +
 	"\x06policy\x18\x01 \x01(\v2\x13.posthorn.v1.PolicyR\x06policy\")\n" +
 	"\x13DeletePolicyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xa7\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xe0\x01\n" +
 	"\x15SimulatePolicyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x05draft\x18\x02 \x01(\v2\x13.posthorn.v1.PolicyR\x05draft\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x127\n" +
-	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\"\xfb\x01\n" +
+	"\arequest\x18\x04 \x01(\v2\x1d.posthorn.v1.SimulatedRequestR\arequest\x12#\n" +
+	"\rlast_requests\x18\x05 \x01(\x05R\flastRequests\x12\x12\n" +
+	"\x04type\x18\x06 \x01(\tR\x04type\"\xfb\x01\n" +
 	"\x10SimulatedRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12D\n" +
@@ -5352,20 +5904,38 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x0eremote_address\x18\x05 \x01(\tR\rremoteAddress\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\a\n" +
 	"\x16SimulatePolicyResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12G\n" +
 	"\bverdicts\x18\x04 \x03(\v2+.posthorn.v1.SimulatePolicyResponse.VerdictR\bverdicts\x125\n" +
 	"\bschedule\x18\x05 \x03(\v2\x19.google.protobuf.DurationR\bschedule\x12\x1a\n" +
-	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x1a\x8e\x01\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12H\n" +
+	"\brecorded\x18\a \x03(\v2,.posthorn.v1.SimulatePolicyResponse.RecordedR\brecorded\x1a\x8e\x01\n" +
 	"\aVerdict\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
 	"\aoutcome\x18\x03 \x01(\tR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12-\n" +
-	"\x04took\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04took\"/\n" +
+	"\x04took\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04took\x1a\xf3\x03\n" +
+	"\bRecorded\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x14\n" +
+	"\x05query\x18\x04 \x03(\tR\x05query\x12S\n" +
+	"\aheaders\x18\x05 \x03(\v29.posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntryR\aheaders\x12%\n" +
+	"\x0eremote_address\x18\x06 \x01(\tR\rremoteAddress\x12\x12\n" +
+	"\x04size\x18\a \x01(\x03R\x04size\x12\x1a\n" +
+	"\banswered\x18\b \x01(\x05R\banswered\x12\x16\n" +
+	"\x06policy\x18\t \x01(\tR\x06policy\x12\x18\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06status\x18\v \x01(\x05R\x06status\x12G\n" +
+	"\bverdicts\x18\f \x03(\v2+.posthorn.v1.SimulatePolicyResponse.VerdictR\bverdicts\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"/\n" +
 	"\x19ListPolicyVersionsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x1aListPolicyVersionsResponse\x12)\n" +
@@ -5389,7 +5959,27 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x17PutAuthorizationRequest\x12@\n" +
 	"\rauthorization\x18\x01 \x01(\v2\x1a.posthorn.v1.AuthorizationR\rauthorization\"0\n" +
 	"\x1aDeleteAuthorizationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xd8\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"v\n" +
+	"\x13ListBackoffsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
+	"\border_by\x18\x03 \x01(\tR\aorderBy\x12\x16\n" +
+	"\x06search\x18\x04 \x01(\tR\x06search\"k\n" +
+	"\x14ListBackoffsResponse\x122\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.posthorn.v1.BackoffOverrideR\x05items\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\"'\n" +
+	"\x11GetBackoffRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"N\n" +
+	"\x14CreateBackoffRequest\x126\n" +
+	"\abackoff\x18\x01 \x01(\v2\x1c.posthorn.v1.BackoffOverrideR\abackoff\"K\n" +
+	"\x11PutBackoffRequest\x126\n" +
+	"\abackoff\x18\x01 \x01(\v2\x1c.posthorn.v1.BackoffOverrideR\abackoff\"*\n" +
+	"\x14DeleteBackoffRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
+	"\x12GetSettingsRequest\"G\n" +
+	"\x12PutSettingsRequest\x121\n" +
+	"\bsettings\x18\x01 \x01(\v2\x15.posthorn.v1.SettingsR\bsettings\"\xd8\x03\n" +
 	"\x13PublishEventRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x16\n" +
@@ -5701,7 +6291,18 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x10GetAuthorization\x12$.posthorn.v1.GetAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12Z\n" +
 	"\x13CreateAuthorization\x12'.posthorn.v1.CreateAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12T\n" +
 	"\x10PutAuthorization\x12$.posthorn.v1.PutAuthorizationRequest\x1a\x1a.posthorn.v1.Authorization\x12V\n" +
-	"\x13DeleteAuthorization\x12'.posthorn.v1.DeleteAuthorizationRequest\x1a\x16.google.protobuf.Empty2\xc4\x04\n" +
+	"\x13DeleteAuthorization\x12'.posthorn.v1.DeleteAuthorizationRequest\x1a\x16.google.protobuf.Empty2\x9b\x03\n" +
+	"\x0eBackoffService\x12S\n" +
+	"\fListBackoffs\x12 .posthorn.v1.ListBackoffsRequest\x1a!.posthorn.v1.ListBackoffsResponse\x12J\n" +
+	"\n" +
+	"GetBackoff\x12\x1e.posthorn.v1.GetBackoffRequest\x1a\x1c.posthorn.v1.BackoffOverride\x12P\n" +
+	"\rCreateBackoff\x12!.posthorn.v1.CreateBackoffRequest\x1a\x1c.posthorn.v1.BackoffOverride\x12J\n" +
+	"\n" +
+	"PutBackoff\x12\x1e.posthorn.v1.PutBackoffRequest\x1a\x1c.posthorn.v1.BackoffOverride\x12J\n" +
+	"\rDeleteBackoff\x12!.posthorn.v1.DeleteBackoffRequest\x1a\x16.google.protobuf.Empty2\x9f\x01\n" +
+	"\x0fSettingsService\x12E\n" +
+	"\vGetSettings\x12\x1f.posthorn.v1.GetSettingsRequest\x1a\x15.posthorn.v1.Settings\x12E\n" +
+	"\vPutSettings\x12\x1f.posthorn.v1.PutSettingsRequest\x1a\x15.posthorn.v1.Settings2\xc4\x04\n" +
 	"\fEventService\x12S\n" +
 	"\fPublishEvent\x12 .posthorn.v1.PublishEventRequest\x1a!.posthorn.v1.PublishEventResponse\x12V\n" +
 	"\rPublishEvents\x12!.posthorn.v1.PublishEventsRequest\x1a\".posthorn.v1.PublishEventsResponse\x12M\n" +
@@ -5752,7 +6353,7 @@ func file_posthorn_v1_api_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_api_proto_rawDescData
 }
 
-var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
+var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_posthorn_v1_api_proto_goTypes = []any{
 	(*ListSourcesRequest)(nil),              // 0: posthorn.v1.ListSourcesRequest
 	(*ListSourcesResponse)(nil),             // 1: posthorn.v1.ListSourcesResponse
@@ -5786,245 +6387,279 @@ var file_posthorn_v1_api_proto_goTypes = []any{
 	(*CreateAuthorizationRequest)(nil),      // 29: posthorn.v1.CreateAuthorizationRequest
 	(*PutAuthorizationRequest)(nil),         // 30: posthorn.v1.PutAuthorizationRequest
 	(*DeleteAuthorizationRequest)(nil),      // 31: posthorn.v1.DeleteAuthorizationRequest
-	(*PublishEventRequest)(nil),             // 32: posthorn.v1.PublishEventRequest
-	(*PublishEventResponse)(nil),            // 33: posthorn.v1.PublishEventResponse
-	(*PublishEventsRequest)(nil),            // 34: posthorn.v1.PublishEventsRequest
-	(*PublishEventsResponse)(nil),           // 35: posthorn.v1.PublishEventsResponse
-	(*ListEventsRequest)(nil),               // 36: posthorn.v1.ListEventsRequest
-	(*EventSummary)(nil),                    // 37: posthorn.v1.EventSummary
-	(*ListEventsResponse)(nil),              // 38: posthorn.v1.ListEventsResponse
-	(*GetEventRequest)(nil),                 // 39: posthorn.v1.GetEventRequest
-	(*TraceEventRequest)(nil),               // 40: posthorn.v1.TraceEventRequest
-	(*TraceEventResponse)(nil),              // 41: posthorn.v1.TraceEventResponse
-	(*TraceEntry)(nil),                      // 42: posthorn.v1.TraceEntry
-	(*Attempt)(nil),                         // 43: posthorn.v1.Attempt
-	(*ReplayEventRequest)(nil),              // 44: posthorn.v1.ReplayEventRequest
-	(*ReplayEventResponse)(nil),             // 45: posthorn.v1.ReplayEventResponse
-	(*Rejection)(nil),                       // 46: posthorn.v1.Rejection
-	(*ListRejectionsRequest)(nil),           // 47: posthorn.v1.ListRejectionsRequest
-	(*ListRejectionsResponse)(nil),          // 48: posthorn.v1.ListRejectionsResponse
-	(*DeadLetter)(nil),                      // 49: posthorn.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),          // 50: posthorn.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),         // 51: posthorn.v1.ListDeadLettersResponse
-	(*RetryDeadLettersRequest)(nil),         // 52: posthorn.v1.RetryDeadLettersRequest
-	(*DeleteDeadLetterRequest)(nil),         // 53: posthorn.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLettersRequest)(nil),        // 54: posthorn.v1.DeleteDeadLettersRequest
-	(*DeleteDeadLettersResponse)(nil),       // 55: posthorn.v1.DeleteDeadLettersResponse
-	(*RetryDeadLettersResponse)(nil),        // 56: posthorn.v1.RetryDeadLettersResponse
-	(*SignInRequest)(nil),                   // 57: posthorn.v1.SignInRequest
-	(*SignInResponse)(nil),                  // 58: posthorn.v1.SignInResponse
-	(*GetSigningKeysRequest)(nil),           // 59: posthorn.v1.GetSigningKeysRequest
-	(*RotateSigningKeyRequest)(nil),         // 60: posthorn.v1.RotateSigningKeyRequest
-	(*GetSigningKeysResponse)(nil),          // 61: posthorn.v1.GetSigningKeysResponse
-	(*JsonWebKey)(nil),                      // 62: posthorn.v1.JsonWebKey
-	(*User)(nil),                            // 63: posthorn.v1.User
-	(*ListUsersRequest)(nil),                // 64: posthorn.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),               // 65: posthorn.v1.ListUsersResponse
-	(*GetUserRequest)(nil),                  // 66: posthorn.v1.GetUserRequest
-	(*CreateUserRequest)(nil),               // 67: posthorn.v1.CreateUserRequest
-	(*PutUserRequest)(nil),                  // 68: posthorn.v1.PutUserRequest
-	(*DeleteUserRequest)(nil),               // 69: posthorn.v1.DeleteUserRequest
-	(*ApiKey)(nil),                          // 70: posthorn.v1.ApiKey
-	(*ListKeysRequest)(nil),                 // 71: posthorn.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),                // 72: posthorn.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),                   // 73: posthorn.v1.GetKeyRequest
-	(*CreateKeyRequest)(nil),                // 74: posthorn.v1.CreateKeyRequest
-	(*DeleteKeyRequest)(nil),                // 75: posthorn.v1.DeleteKeyRequest
-	(*ListChangesRequest)(nil),              // 76: posthorn.v1.ListChangesRequest
-	(*Change)(nil),                          // 77: posthorn.v1.Change
-	(*ListChangesResponse)(nil),             // 78: posthorn.v1.ListChangesResponse
-	(*WhoAmIRequest)(nil),                   // 79: posthorn.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),                  // 80: posthorn.v1.WhoAmIResponse
-	nil,                                     // 81: posthorn.v1.SimulatedRequest.HeadersEntry
-	(*SimulatePolicyResponse_Verdict)(nil),  // 82: posthorn.v1.SimulatePolicyResponse.Verdict
-	nil,                                     // 83: posthorn.v1.PublishEventRequest.ExtensionsEntry
-	(*PublishEventsResponse_Result)(nil),    // 84: posthorn.v1.PublishEventsResponse.Result
-	(*RetryDeadLettersResponse_Result)(nil), // 85: posthorn.v1.RetryDeadLettersResponse.Result
-	(*Source)(nil),                          // 86: posthorn.v1.Source
-	(*Subscription)(nil),                    // 87: posthorn.v1.Subscription
-	(*Policy)(nil),                          // 88: posthorn.v1.Policy
-	(*durationpb.Duration)(nil),             // 89: google.protobuf.Duration
-	(*Authorization)(nil),                   // 90: posthorn.v1.Authorization
-	(*timestamppb.Timestamp)(nil),           // 91: google.protobuf.Timestamp
-	(Event_Direction)(0),                    // 92: posthorn.v1.Event.Direction
-	(*Violation)(nil),                       // 93: posthorn.v1.Violation
-	(*Step)(nil),                            // 94: posthorn.v1.Step
-	(*Meta)(nil),                            // 95: posthorn.v1.Meta
-	(*Refusal)(nil),                         // 96: posthorn.v1.Refusal
-	(*emptypb.Empty)(nil),                   // 97: google.protobuf.Empty
-	(*Event)(nil),                           // 98: posthorn.v1.Event
+	(*ListBackoffsRequest)(nil),             // 32: posthorn.v1.ListBackoffsRequest
+	(*ListBackoffsResponse)(nil),            // 33: posthorn.v1.ListBackoffsResponse
+	(*GetBackoffRequest)(nil),               // 34: posthorn.v1.GetBackoffRequest
+	(*CreateBackoffRequest)(nil),            // 35: posthorn.v1.CreateBackoffRequest
+	(*PutBackoffRequest)(nil),               // 36: posthorn.v1.PutBackoffRequest
+	(*DeleteBackoffRequest)(nil),            // 37: posthorn.v1.DeleteBackoffRequest
+	(*GetSettingsRequest)(nil),              // 38: posthorn.v1.GetSettingsRequest
+	(*PutSettingsRequest)(nil),              // 39: posthorn.v1.PutSettingsRequest
+	(*PublishEventRequest)(nil),             // 40: posthorn.v1.PublishEventRequest
+	(*PublishEventResponse)(nil),            // 41: posthorn.v1.PublishEventResponse
+	(*PublishEventsRequest)(nil),            // 42: posthorn.v1.PublishEventsRequest
+	(*PublishEventsResponse)(nil),           // 43: posthorn.v1.PublishEventsResponse
+	(*ListEventsRequest)(nil),               // 44: posthorn.v1.ListEventsRequest
+	(*EventSummary)(nil),                    // 45: posthorn.v1.EventSummary
+	(*ListEventsResponse)(nil),              // 46: posthorn.v1.ListEventsResponse
+	(*GetEventRequest)(nil),                 // 47: posthorn.v1.GetEventRequest
+	(*TraceEventRequest)(nil),               // 48: posthorn.v1.TraceEventRequest
+	(*TraceEventResponse)(nil),              // 49: posthorn.v1.TraceEventResponse
+	(*TraceEntry)(nil),                      // 50: posthorn.v1.TraceEntry
+	(*Attempt)(nil),                         // 51: posthorn.v1.Attempt
+	(*ReplayEventRequest)(nil),              // 52: posthorn.v1.ReplayEventRequest
+	(*ReplayEventResponse)(nil),             // 53: posthorn.v1.ReplayEventResponse
+	(*Rejection)(nil),                       // 54: posthorn.v1.Rejection
+	(*ListRejectionsRequest)(nil),           // 55: posthorn.v1.ListRejectionsRequest
+	(*ListRejectionsResponse)(nil),          // 56: posthorn.v1.ListRejectionsResponse
+	(*DeadLetter)(nil),                      // 57: posthorn.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),          // 58: posthorn.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),         // 59: posthorn.v1.ListDeadLettersResponse
+	(*RetryDeadLettersRequest)(nil),         // 60: posthorn.v1.RetryDeadLettersRequest
+	(*DeleteDeadLetterRequest)(nil),         // 61: posthorn.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLettersRequest)(nil),        // 62: posthorn.v1.DeleteDeadLettersRequest
+	(*DeleteDeadLettersResponse)(nil),       // 63: posthorn.v1.DeleteDeadLettersResponse
+	(*RetryDeadLettersResponse)(nil),        // 64: posthorn.v1.RetryDeadLettersResponse
+	(*SignInRequest)(nil),                   // 65: posthorn.v1.SignInRequest
+	(*SignInResponse)(nil),                  // 66: posthorn.v1.SignInResponse
+	(*GetSigningKeysRequest)(nil),           // 67: posthorn.v1.GetSigningKeysRequest
+	(*RotateSigningKeyRequest)(nil),         // 68: posthorn.v1.RotateSigningKeyRequest
+	(*GetSigningKeysResponse)(nil),          // 69: posthorn.v1.GetSigningKeysResponse
+	(*JsonWebKey)(nil),                      // 70: posthorn.v1.JsonWebKey
+	(*User)(nil),                            // 71: posthorn.v1.User
+	(*ListUsersRequest)(nil),                // 72: posthorn.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),               // 73: posthorn.v1.ListUsersResponse
+	(*GetUserRequest)(nil),                  // 74: posthorn.v1.GetUserRequest
+	(*CreateUserRequest)(nil),               // 75: posthorn.v1.CreateUserRequest
+	(*PutUserRequest)(nil),                  // 76: posthorn.v1.PutUserRequest
+	(*DeleteUserRequest)(nil),               // 77: posthorn.v1.DeleteUserRequest
+	(*ApiKey)(nil),                          // 78: posthorn.v1.ApiKey
+	(*ListKeysRequest)(nil),                 // 79: posthorn.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                // 80: posthorn.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                   // 81: posthorn.v1.GetKeyRequest
+	(*CreateKeyRequest)(nil),                // 82: posthorn.v1.CreateKeyRequest
+	(*DeleteKeyRequest)(nil),                // 83: posthorn.v1.DeleteKeyRequest
+	(*ListChangesRequest)(nil),              // 84: posthorn.v1.ListChangesRequest
+	(*Change)(nil),                          // 85: posthorn.v1.Change
+	(*ListChangesResponse)(nil),             // 86: posthorn.v1.ListChangesResponse
+	(*WhoAmIRequest)(nil),                   // 87: posthorn.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),                  // 88: posthorn.v1.WhoAmIResponse
+	nil,                                     // 89: posthorn.v1.SimulatedRequest.HeadersEntry
+	(*SimulatePolicyResponse_Verdict)(nil),  // 90: posthorn.v1.SimulatePolicyResponse.Verdict
+	(*SimulatePolicyResponse_Recorded)(nil), // 91: posthorn.v1.SimulatePolicyResponse.Recorded
+	nil,                                     // 92: posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
+	nil,                                     // 93: posthorn.v1.PublishEventRequest.ExtensionsEntry
+	(*PublishEventsResponse_Result)(nil),    // 94: posthorn.v1.PublishEventsResponse.Result
+	(*RetryDeadLettersResponse_Result)(nil), // 95: posthorn.v1.RetryDeadLettersResponse.Result
+	(*Source)(nil),                          // 96: posthorn.v1.Source
+	(*Subscription)(nil),                    // 97: posthorn.v1.Subscription
+	(*Policy)(nil),                          // 98: posthorn.v1.Policy
+	(*durationpb.Duration)(nil),             // 99: google.protobuf.Duration
+	(*Authorization)(nil),                   // 100: posthorn.v1.Authorization
+	(*BackoffOverride)(nil),                 // 101: posthorn.v1.BackoffOverride
+	(*Settings)(nil),                        // 102: posthorn.v1.Settings
+	(*timestamppb.Timestamp)(nil),           // 103: google.protobuf.Timestamp
+	(Event_Direction)(0),                    // 104: posthorn.v1.Event.Direction
+	(*Violation)(nil),                       // 105: posthorn.v1.Violation
+	(*Step)(nil),                            // 106: posthorn.v1.Step
+	(*Meta)(nil),                            // 107: posthorn.v1.Meta
+	(*Refusal)(nil),                         // 108: posthorn.v1.Refusal
+	(*emptypb.Empty)(nil),                   // 109: google.protobuf.Empty
+	(*Event)(nil),                           // 110: posthorn.v1.Event
 }
 var file_posthorn_v1_api_proto_depIdxs = []int32{
-	86,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
-	86,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
-	86,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
-	87,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
-	87,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	87,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	88,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
-	88,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
-	88,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
-	88,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
+	96,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
+	96,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
+	96,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
+	97,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
+	97,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	97,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	98,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
+	98,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
+	98,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
+	98,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
 	21,  // 10: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
-	81,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
-	82,  // 12: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
-	89,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
-	88,  // 14: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
-	90,  // 15: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
-	90,  // 16: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	90,  // 17: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	91,  // 18: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
-	83,  // 19: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
-	32,  // 20: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
-	84,  // 21: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
-	91,  // 22: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
-	91,  // 23: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
-	92,  // 24: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
-	91,  // 25: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
-	37,  // 26: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
-	42,  // 27: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
-	91,  // 28: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
-	89,  // 29: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
-	43,  // 30: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
-	89,  // 31: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	91,  // 32: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	91,  // 33: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
-	93,  // 34: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
-	94,  // 35: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
-	91,  // 36: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
-	91,  // 37: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
-	46,  // 38: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
-	91,  // 39: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
-	91,  // 40: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	91,  // 41: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	49,  // 42: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
-	91,  // 43: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	91,  // 44: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	91,  // 45: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	91,  // 46: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	85,  // 47: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
-	91,  // 48: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
-	62,  // 49: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
-	91,  // 50: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
-	95,  // 51: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
-	63,  // 52: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
-	63,  // 53: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
-	63,  // 54: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
-	91,  // 55: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	91,  // 56: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
-	95,  // 57: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
-	70,  // 58: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
-	70,  // 59: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
-	91,  // 60: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
-	91,  // 61: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
-	91,  // 62: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
-	77,  // 63: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
-	89,  // 64: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
-	96,  // 65: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
-	96,  // 66: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
-	0,   // 67: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
-	2,   // 68: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
-	3,   // 69: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
-	4,   // 70: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
-	5,   // 71: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
-	8,   // 72: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
-	10,  // 73: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
-	11,  // 74: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
-	12,  // 75: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
-	13,  // 76: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
-	6,   // 77: posthorn.v1.SubscriptionService.TryTransform:input_type -> posthorn.v1.TryTransformRequest
-	14,  // 78: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
-	16,  // 79: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
-	17,  // 80: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
-	18,  // 81: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
-	19,  // 82: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
-	20,  // 83: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
-	23,  // 84: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
-	25,  // 85: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
-	26,  // 86: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
-	28,  // 87: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
-	29,  // 88: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
-	30,  // 89: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
-	31,  // 90: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
-	32,  // 91: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
-	34,  // 92: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
-	36,  // 93: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
-	39,  // 94: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
-	40,  // 95: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
-	44,  // 96: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
-	47,  // 97: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
-	50,  // 98: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
-	52,  // 99: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
-	53,  // 100: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
-	54,  // 101: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
-	79,  // 102: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
-	57,  // 103: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
-	59,  // 104: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
-	60,  // 105: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
-	64,  // 106: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
-	66,  // 107: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
-	67,  // 108: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
-	68,  // 109: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
-	69,  // 110: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
-	71,  // 111: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
-	73,  // 112: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
-	74,  // 113: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
-	75,  // 114: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
-	76,  // 115: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
-	1,   // 116: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
-	86,  // 117: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
-	86,  // 118: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
-	86,  // 119: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
-	97,  // 120: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	9,   // 121: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
-	87,  // 122: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
-	87,  // 123: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
-	87,  // 124: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
-	97,  // 125: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	7,   // 126: posthorn.v1.SubscriptionService.TryTransform:output_type -> posthorn.v1.TryTransformResponse
-	15,  // 127: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
-	88,  // 128: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
-	88,  // 129: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
-	88,  // 130: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
-	97,  // 131: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
-	22,  // 132: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
-	24,  // 133: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
-	88,  // 134: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
-	27,  // 135: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
-	90,  // 136: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
-	90,  // 137: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
-	90,  // 138: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
-	97,  // 139: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
-	33,  // 140: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
-	35,  // 141: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
-	38,  // 142: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
-	98,  // 143: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
-	41,  // 144: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
-	45,  // 145: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
-	48,  // 146: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
-	51,  // 147: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
-	56,  // 148: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
-	97,  // 149: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
-	55,  // 150: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
-	80,  // 151: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
-	58,  // 152: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
-	61,  // 153: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
-	61,  // 154: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
-	65,  // 155: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
-	63,  // 156: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
-	63,  // 157: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
-	63,  // 158: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
-	97,  // 159: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
-	72,  // 160: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
-	70,  // 161: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
-	70,  // 162: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
-	97,  // 163: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
-	78,  // 164: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
-	116, // [116:165] is the sub-list for method output_type
-	67,  // [67:116] is the sub-list for method input_type
-	67,  // [67:67] is the sub-list for extension type_name
-	67,  // [67:67] is the sub-list for extension extendee
-	0,   // [0:67] is the sub-list for field type_name
+	89,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
+	90,  // 12: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	99,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
+	91,  // 14: posthorn.v1.SimulatePolicyResponse.recorded:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded
+	98,  // 15: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
+	100, // 16: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
+	100, // 17: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	100, // 18: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	101, // 19: posthorn.v1.ListBackoffsResponse.items:type_name -> posthorn.v1.BackoffOverride
+	101, // 20: posthorn.v1.CreateBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
+	101, // 21: posthorn.v1.PutBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
+	102, // 22: posthorn.v1.PutSettingsRequest.settings:type_name -> posthorn.v1.Settings
+	103, // 23: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
+	93,  // 24: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
+	40,  // 25: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
+	94,  // 26: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
+	103, // 27: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
+	103, // 28: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
+	104, // 29: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
+	103, // 30: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
+	45,  // 31: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
+	50,  // 32: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
+	103, // 33: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
+	99,  // 34: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
+	51,  // 35: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
+	99,  // 36: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	103, // 37: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	103, // 38: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
+	105, // 39: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
+	106, // 40: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
+	103, // 41: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
+	103, // 42: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
+	54,  // 43: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
+	103, // 44: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
+	103, // 45: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	103, // 46: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	57,  // 47: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
+	103, // 48: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	103, // 49: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	103, // 50: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	103, // 51: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	95,  // 52: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
+	103, // 53: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
+	70,  // 54: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
+	103, // 55: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
+	107, // 56: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
+	71,  // 57: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
+	71,  // 58: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
+	71,  // 59: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
+	103, // 60: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	103, // 61: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	107, // 62: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
+	78,  // 63: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
+	78,  // 64: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
+	103, // 65: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
+	103, // 66: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
+	103, // 67: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
+	85,  // 68: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
+	99,  // 69: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
+	103, // 70: posthorn.v1.SimulatePolicyResponse.Recorded.at:type_name -> google.protobuf.Timestamp
+	92,  // 71: posthorn.v1.SimulatePolicyResponse.Recorded.headers:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
+	90,  // 72: posthorn.v1.SimulatePolicyResponse.Recorded.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	108, // 73: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
+	108, // 74: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
+	0,   // 75: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
+	2,   // 76: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
+	3,   // 77: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
+	4,   // 78: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
+	5,   // 79: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
+	8,   // 80: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
+	10,  // 81: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
+	11,  // 82: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
+	12,  // 83: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
+	13,  // 84: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
+	6,   // 85: posthorn.v1.SubscriptionService.TryTransform:input_type -> posthorn.v1.TryTransformRequest
+	14,  // 86: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
+	16,  // 87: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
+	17,  // 88: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
+	18,  // 89: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
+	19,  // 90: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
+	20,  // 91: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
+	23,  // 92: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
+	25,  // 93: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
+	26,  // 94: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
+	28,  // 95: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
+	29,  // 96: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
+	30,  // 97: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
+	31,  // 98: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
+	32,  // 99: posthorn.v1.BackoffService.ListBackoffs:input_type -> posthorn.v1.ListBackoffsRequest
+	34,  // 100: posthorn.v1.BackoffService.GetBackoff:input_type -> posthorn.v1.GetBackoffRequest
+	35,  // 101: posthorn.v1.BackoffService.CreateBackoff:input_type -> posthorn.v1.CreateBackoffRequest
+	36,  // 102: posthorn.v1.BackoffService.PutBackoff:input_type -> posthorn.v1.PutBackoffRequest
+	37,  // 103: posthorn.v1.BackoffService.DeleteBackoff:input_type -> posthorn.v1.DeleteBackoffRequest
+	38,  // 104: posthorn.v1.SettingsService.GetSettings:input_type -> posthorn.v1.GetSettingsRequest
+	39,  // 105: posthorn.v1.SettingsService.PutSettings:input_type -> posthorn.v1.PutSettingsRequest
+	40,  // 106: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
+	42,  // 107: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
+	44,  // 108: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
+	47,  // 109: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
+	48,  // 110: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
+	52,  // 111: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
+	55,  // 112: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
+	58,  // 113: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
+	60,  // 114: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
+	61,  // 115: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
+	62,  // 116: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
+	87,  // 117: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
+	65,  // 118: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
+	67,  // 119: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
+	68,  // 120: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
+	72,  // 121: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
+	74,  // 122: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
+	75,  // 123: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
+	76,  // 124: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
+	77,  // 125: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
+	79,  // 126: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
+	81,  // 127: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
+	82,  // 128: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
+	83,  // 129: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
+	84,  // 130: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
+	1,   // 131: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
+	96,  // 132: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
+	96,  // 133: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
+	96,  // 134: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
+	109, // 135: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	9,   // 136: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
+	97,  // 137: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
+	97,  // 138: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
+	97,  // 139: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
+	109, // 140: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	7,   // 141: posthorn.v1.SubscriptionService.TryTransform:output_type -> posthorn.v1.TryTransformResponse
+	15,  // 142: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
+	98,  // 143: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
+	98,  // 144: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
+	98,  // 145: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
+	109, // 146: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
+	22,  // 147: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
+	24,  // 148: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
+	98,  // 149: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
+	27,  // 150: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
+	100, // 151: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
+	100, // 152: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
+	100, // 153: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
+	109, // 154: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
+	33,  // 155: posthorn.v1.BackoffService.ListBackoffs:output_type -> posthorn.v1.ListBackoffsResponse
+	101, // 156: posthorn.v1.BackoffService.GetBackoff:output_type -> posthorn.v1.BackoffOverride
+	101, // 157: posthorn.v1.BackoffService.CreateBackoff:output_type -> posthorn.v1.BackoffOverride
+	101, // 158: posthorn.v1.BackoffService.PutBackoff:output_type -> posthorn.v1.BackoffOverride
+	109, // 159: posthorn.v1.BackoffService.DeleteBackoff:output_type -> google.protobuf.Empty
+	102, // 160: posthorn.v1.SettingsService.GetSettings:output_type -> posthorn.v1.Settings
+	102, // 161: posthorn.v1.SettingsService.PutSettings:output_type -> posthorn.v1.Settings
+	41,  // 162: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
+	43,  // 163: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
+	46,  // 164: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
+	110, // 165: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
+	49,  // 166: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
+	53,  // 167: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
+	56,  // 168: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
+	59,  // 169: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
+	64,  // 170: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
+	109, // 171: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
+	63,  // 172: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
+	88,  // 173: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
+	66,  // 174: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
+	69,  // 175: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
+	69,  // 176: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
+	73,  // 177: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
+	71,  // 178: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
+	71,  // 179: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
+	71,  // 180: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
+	109, // 181: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
+	80,  // 182: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
+	78,  // 183: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
+	78,  // 184: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
+	109, // 185: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
+	86,  // 186: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
+	131, // [131:187] is the sub-list for method output_type
+	75,  // [75:131] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_api_proto_init() }
@@ -6035,17 +6670,17 @@ func file_posthorn_v1_api_proto_init() {
 	file_posthorn_v1_broker_proto_init()
 	file_posthorn_v1_config_proto_init()
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_api_proto_msgTypes[63].OneofWrappers = []any{}
-	file_posthorn_v1_api_proto_msgTypes[70].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[71].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[78].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_api_proto_rawDesc), len(file_posthorn_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   86,
+			NumMessages:   96,
 			NumExtensions: 0,
-			NumServices:   10,
+			NumServices:   12,
 		},
 		GoTypes:           file_posthorn_v1_api_proto_goTypes,
 		DependencyIndexes: file_posthorn_v1_api_proto_depIdxs,

@@ -1214,6 +1214,414 @@ var AuthorizationService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	BackoffService_ListBackoffs_FullMethodName  = "/posthorn.v1.BackoffService/ListBackoffs"
+	BackoffService_GetBackoff_FullMethodName    = "/posthorn.v1.BackoffService/GetBackoff"
+	BackoffService_CreateBackoff_FullMethodName = "/posthorn.v1.BackoffService/CreateBackoff"
+	BackoffService_PutBackoff_FullMethodName    = "/posthorn.v1.BackoffService/PutBackoff"
+	BackoffService_DeleteBackoff_FullMethodName = "/posthorn.v1.BackoffService/DeleteBackoff"
+)
+
+// BackoffServiceClient is the client API for BackoffService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// BackoffService keeps the overrides of how deliveries are tried again.
+type BackoffServiceClient interface {
+	ListBackoffs(ctx context.Context, in *ListBackoffsRequest, opts ...grpc.CallOption) (*ListBackoffsResponse, error)
+	GetBackoff(ctx context.Context, in *GetBackoffRequest, opts ...grpc.CallOption) (*BackoffOverride, error)
+	// CreateBackoff answers ALREADY_EXISTS when the name is taken.
+	CreateBackoff(ctx context.Context, in *CreateBackoffRequest, opts ...grpc.CallOption) (*BackoffOverride, error)
+	// PutBackoff creates or replaces.
+	PutBackoff(ctx context.Context, in *PutBackoffRequest, opts ...grpc.CallOption) (*BackoffOverride, error)
+	DeleteBackoff(ctx context.Context, in *DeleteBackoffRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+}
+
+type backoffServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewBackoffServiceClient(cc grpc.ClientConnInterface) BackoffServiceClient {
+	return &backoffServiceClient{cc}
+}
+
+func (c *backoffServiceClient) ListBackoffs(ctx context.Context, in *ListBackoffsRequest, opts ...grpc.CallOption) (*ListBackoffsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBackoffsResponse)
+	err := c.cc.Invoke(ctx, BackoffService_ListBackoffs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *backoffServiceClient) GetBackoff(ctx context.Context, in *GetBackoffRequest, opts ...grpc.CallOption) (*BackoffOverride, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackoffOverride)
+	err := c.cc.Invoke(ctx, BackoffService_GetBackoff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *backoffServiceClient) CreateBackoff(ctx context.Context, in *CreateBackoffRequest, opts ...grpc.CallOption) (*BackoffOverride, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackoffOverride)
+	err := c.cc.Invoke(ctx, BackoffService_CreateBackoff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *backoffServiceClient) PutBackoff(ctx context.Context, in *PutBackoffRequest, opts ...grpc.CallOption) (*BackoffOverride, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackoffOverride)
+	err := c.cc.Invoke(ctx, BackoffService_PutBackoff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *backoffServiceClient) DeleteBackoff(ctx context.Context, in *DeleteBackoffRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(emptypb.Empty)
+	err := c.cc.Invoke(ctx, BackoffService_DeleteBackoff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// BackoffServiceServer is the server API for BackoffService service.
+// All implementations must embed UnimplementedBackoffServiceServer
+// for forward compatibility.
+//
+// BackoffService keeps the overrides of how deliveries are tried again.
+type BackoffServiceServer interface {
+	ListBackoffs(context.Context, *ListBackoffsRequest) (*ListBackoffsResponse, error)
+	GetBackoff(context.Context, *GetBackoffRequest) (*BackoffOverride, error)
+	// CreateBackoff answers ALREADY_EXISTS when the name is taken.
+	CreateBackoff(context.Context, *CreateBackoffRequest) (*BackoffOverride, error)
+	// PutBackoff creates or replaces.
+	PutBackoff(context.Context, *PutBackoffRequest) (*BackoffOverride, error)
+	DeleteBackoff(context.Context, *DeleteBackoffRequest) (*emptypb.Empty, error)
+	mustEmbedUnimplementedBackoffServiceServer()
+}
+
+// UnimplementedBackoffServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedBackoffServiceServer struct{}
+
+func (UnimplementedBackoffServiceServer) ListBackoffs(context.Context, *ListBackoffsRequest) (*ListBackoffsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBackoffs not implemented")
+}
+func (UnimplementedBackoffServiceServer) GetBackoff(context.Context, *GetBackoffRequest) (*BackoffOverride, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBackoff not implemented")
+}
+func (UnimplementedBackoffServiceServer) CreateBackoff(context.Context, *CreateBackoffRequest) (*BackoffOverride, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateBackoff not implemented")
+}
+func (UnimplementedBackoffServiceServer) PutBackoff(context.Context, *PutBackoffRequest) (*BackoffOverride, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutBackoff not implemented")
+}
+func (UnimplementedBackoffServiceServer) DeleteBackoff(context.Context, *DeleteBackoffRequest) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteBackoff not implemented")
+}
+func (UnimplementedBackoffServiceServer) mustEmbedUnimplementedBackoffServiceServer() {}
+func (UnimplementedBackoffServiceServer) testEmbeddedByValue()                        {}
+
+// UnsafeBackoffServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to BackoffServiceServer will
+// result in compilation errors.
+type UnsafeBackoffServiceServer interface {
+	mustEmbedUnimplementedBackoffServiceServer()
+}
+
+func RegisterBackoffServiceServer(s grpc.ServiceRegistrar, srv BackoffServiceServer) {
+	// If the following call panics, it indicates UnimplementedBackoffServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&BackoffService_ServiceDesc, srv)
+}
+
+func _BackoffService_ListBackoffs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBackoffsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BackoffServiceServer).ListBackoffs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BackoffService_ListBackoffs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BackoffServiceServer).ListBackoffs(ctx, req.(*ListBackoffsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BackoffService_GetBackoff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBackoffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BackoffServiceServer).GetBackoff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BackoffService_GetBackoff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BackoffServiceServer).GetBackoff(ctx, req.(*GetBackoffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BackoffService_CreateBackoff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateBackoffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BackoffServiceServer).CreateBackoff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BackoffService_CreateBackoff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BackoffServiceServer).CreateBackoff(ctx, req.(*CreateBackoffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BackoffService_PutBackoff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutBackoffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BackoffServiceServer).PutBackoff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BackoffService_PutBackoff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BackoffServiceServer).PutBackoff(ctx, req.(*PutBackoffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BackoffService_DeleteBackoff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteBackoffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BackoffServiceServer).DeleteBackoff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BackoffService_DeleteBackoff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BackoffServiceServer).DeleteBackoff(ctx, req.(*DeleteBackoffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// BackoffService_ServiceDesc is the grpc.ServiceDesc for BackoffService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var BackoffService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "posthorn.v1.BackoffService",
+	HandlerType: (*BackoffServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListBackoffs",
+			Handler:    _BackoffService_ListBackoffs_Handler,
+		},
+		{
+			MethodName: "GetBackoff",
+			Handler:    _BackoffService_GetBackoff_Handler,
+		},
+		{
+			MethodName: "CreateBackoff",
+			Handler:    _BackoffService_CreateBackoff_Handler,
+		},
+		{
+			MethodName: "PutBackoff",
+			Handler:    _BackoffService_PutBackoff_Handler,
+		},
+		{
+			MethodName: "DeleteBackoff",
+			Handler:    _BackoffService_DeleteBackoff_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "posthorn/v1/api.proto",
+}
+
+const (
+	SettingsService_GetSettings_FullMethodName = "/posthorn.v1.SettingsService/GetSettings"
+	SettingsService_PutSettings_FullMethodName = "/posthorn.v1.SettingsService/PutSettings"
+)
+
+// SettingsServiceClient is the client API for SettingsService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// SettingsService keeps the settings of the platform as a whole.
+type SettingsServiceClient interface {
+	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*Settings, error)
+	// PutSettings replaces all of them.
+	PutSettings(ctx context.Context, in *PutSettingsRequest, opts ...grpc.CallOption) (*Settings, error)
+}
+
+type settingsServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewSettingsServiceClient(cc grpc.ClientConnInterface) SettingsServiceClient {
+	return &settingsServiceClient{cc}
+}
+
+func (c *settingsServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*Settings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Settings)
+	err := c.cc.Invoke(ctx, SettingsService_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *settingsServiceClient) PutSettings(ctx context.Context, in *PutSettingsRequest, opts ...grpc.CallOption) (*Settings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Settings)
+	err := c.cc.Invoke(ctx, SettingsService_PutSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// SettingsServiceServer is the server API for SettingsService service.
+// All implementations must embed UnimplementedSettingsServiceServer
+// for forward compatibility.
+//
+// SettingsService keeps the settings of the platform as a whole.
+type SettingsServiceServer interface {
+	GetSettings(context.Context, *GetSettingsRequest) (*Settings, error)
+	// PutSettings replaces all of them.
+	PutSettings(context.Context, *PutSettingsRequest) (*Settings, error)
+	mustEmbedUnimplementedSettingsServiceServer()
+}
+
+// UnimplementedSettingsServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedSettingsServiceServer struct{}
+
+func (UnimplementedSettingsServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*Settings, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
+}
+func (UnimplementedSettingsServiceServer) PutSettings(context.Context, *PutSettingsRequest) (*Settings, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutSettings not implemented")
+}
+func (UnimplementedSettingsServiceServer) mustEmbedUnimplementedSettingsServiceServer() {}
+func (UnimplementedSettingsServiceServer) testEmbeddedByValue()                         {}
+
+// UnsafeSettingsServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to SettingsServiceServer will
+// result in compilation errors.
+type UnsafeSettingsServiceServer interface {
+	mustEmbedUnimplementedSettingsServiceServer()
+}
+
+func RegisterSettingsServiceServer(s grpc.ServiceRegistrar, srv SettingsServiceServer) {
+	// If the following call panics, it indicates UnimplementedSettingsServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&SettingsService_ServiceDesc, srv)
+}
+
+func _SettingsService_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SettingsServiceServer).GetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SettingsService_GetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SettingsServiceServer).GetSettings(ctx, req.(*GetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SettingsService_PutSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SettingsServiceServer).PutSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SettingsService_PutSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SettingsServiceServer).PutSettings(ctx, req.(*PutSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// SettingsService_ServiceDesc is the grpc.ServiceDesc for SettingsService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var SettingsService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "posthorn.v1.SettingsService",
+	HandlerType: (*SettingsServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "GetSettings",
+			Handler:    _SettingsService_GetSettings_Handler,
+		},
+		{
+			MethodName: "PutSettings",
+			Handler:    _SettingsService_PutSettings_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "posthorn/v1/api.proto",
+}
+
+const (
 	EventService_PublishEvent_FullMethodName   = "/posthorn.v1.EventService/PublishEvent"
 	EventService_PublishEvents_FullMethodName  = "/posthorn.v1.EventService/PublishEvents"
 	EventService_ListEvents_FullMethodName     = "/posthorn.v1.EventService/ListEvents"

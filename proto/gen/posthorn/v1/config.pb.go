@@ -211,7 +211,7 @@ func (x Authorization_OAuth_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authorization_OAuth_Mode.Descriptor instead.
 func (Authorization_OAuth_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0, 0}
 }
 
 type HmacSettings_Algorithm int32
@@ -260,7 +260,7 @@ func (x HmacSettings_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Algorithm.Descriptor instead.
 func (HmacSettings_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type HmacSettings_Encoding int32
@@ -309,7 +309,7 @@ func (x HmacSettings_Encoding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Encoding.Descriptor instead.
 func (HmacSettings_Encoding) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 1}
 }
 
 type Subscription_Priority int32
@@ -361,7 +361,7 @@ func (x Subscription_Priority) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_Priority.Descriptor instead.
 func (Subscription_Priority) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type Subscription_OnExhausted int32
@@ -412,7 +412,7 @@ func (x Subscription_OnExhausted) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_OnExhausted.Descriptor instead.
 func (Subscription_OnExhausted) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 1}
 }
 
 type Webhook_Format int32
@@ -467,7 +467,7 @@ func (x Webhook_Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Webhook_Format.Descriptor instead.
 func (Webhook_Format) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Interceptor_Location int32
@@ -528,7 +528,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -577,7 +577,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -632,7 +632,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -744,7 +744,10 @@ type Source struct {
 	RatePerClient float64 `protobuf:"fixed64,18,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
 	// The same for all clients of the source together.
 	RatePerSecond float64 `protobuf:"fixed64,19,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
-	Meta          *Meta   `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Further contexts that it is in, with the topics that are enabled there: its path
+	// is /events/{context}/{source} there. Events belong to the context of their path.
+	Contexts      []*SourceContext `protobuf:"bytes,40,rep,name=contexts,proto3" json:"contexts,omitempty"`
+	Meta          *Meta            `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -912,9 +915,71 @@ func (x *Source) GetRatePerSecond() float64 {
 	return 0
 }
 
+func (x *Source) GetContexts() []*SourceContext {
+	if x != nil {
+		return x.Contexts
+	}
+	return nil
+}
+
 func (x *Source) GetMeta() *Meta {
 	if x != nil {
 		return x.Meta
+	}
+	return nil
+}
+
+// A SourceContext is a source's place in a context beside its own.
+type SourceContext struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Context string `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	// The source's own topics when empty.
+	Topics        []string `protobuf:"bytes,2,rep,name=topics,proto3" json:"topics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceContext) Reset() {
+	*x = SourceContext{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceContext) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceContext) ProtoMessage() {}
+
+func (x *SourceContext) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceContext.ProtoReflect.Descriptor instead.
+func (*SourceContext) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SourceContext) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *SourceContext) GetTopics() []string {
+	if x != nil {
+		return x.Topics
 	}
 	return nil
 }
@@ -938,7 +1003,7 @@ type HeaderSettings struct {
 
 func (x *HeaderSettings) Reset() {
 	*x = HeaderSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	mi := &file_posthorn_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1015,7 @@ func (x *HeaderSettings) String() string {
 func (*HeaderSettings) ProtoMessage() {}
 
 func (x *HeaderSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[2]
+	mi := &file_posthorn_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1028,7 @@ func (x *HeaderSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderSettings.ProtoReflect.Descriptor instead.
 func (*HeaderSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HeaderSettings) GetName() string {
@@ -1024,7 +1089,7 @@ type JsonFieldSettings struct {
 
 func (x *JsonFieldSettings) Reset() {
 	*x = JsonFieldSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	mi := &file_posthorn_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1101,7 @@ func (x *JsonFieldSettings) String() string {
 func (*JsonFieldSettings) ProtoMessage() {}
 
 func (x *JsonFieldSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[3]
+	mi := &file_posthorn_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1114,7 @@ func (x *JsonFieldSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JsonFieldSettings.ProtoReflect.Descriptor instead.
 func (*JsonFieldSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JsonFieldSettings) GetPointer() string {
@@ -1099,7 +1164,7 @@ type TwilioSettings struct {
 
 func (x *TwilioSettings) Reset() {
 	*x = TwilioSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1176,7 @@ func (x *TwilioSettings) String() string {
 func (*TwilioSettings) ProtoMessage() {}
 
 func (x *TwilioSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[4]
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1189,7 @@ func (x *TwilioSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TwilioSettings.ProtoReflect.Descriptor instead.
 func (*TwilioSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TwilioSettings) GetUrl() string {
@@ -1152,7 +1217,7 @@ type Authorization struct {
 
 func (x *Authorization) Reset() {
 	*x = Authorization{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1229,7 @@ func (x *Authorization) String() string {
 func (*Authorization) ProtoMessage() {}
 
 func (x *Authorization) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1242,7 @@ func (x *Authorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
 func (*Authorization) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Authorization) GetName() string {
@@ -1250,7 +1315,7 @@ type HmacSettings struct {
 
 func (x *HmacSettings) Reset() {
 	*x = HmacSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1327,7 @@ func (x *HmacSettings) String() string {
 func (*HmacSettings) ProtoMessage() {}
 
 func (x *HmacSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1340,7 @@ func (x *HmacSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HmacSettings.ProtoReflect.Descriptor instead.
 func (*HmacSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HmacSettings) GetHeader() string {
@@ -1362,7 +1427,7 @@ type Auth0Settings struct {
 
 func (x *Auth0Settings) Reset() {
 	*x = Auth0Settings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1439,7 @@ func (x *Auth0Settings) String() string {
 func (*Auth0Settings) ProtoMessage() {}
 
 func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1452,7 @@ func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth0Settings.ProtoReflect.Descriptor instead.
 func (*Auth0Settings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Auth0Settings) GetCodes() []string {
@@ -1454,7 +1519,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1531,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1544,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Subscription) GetName() string {
@@ -1645,7 +1710,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1722,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1735,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Destination) GetKind() isDestination_Kind {
@@ -1766,7 +1831,7 @@ type Amqp struct {
 
 func (x *Amqp) Reset() {
 	*x = Amqp{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1843,7 @@ func (x *Amqp) String() string {
 func (*Amqp) ProtoMessage() {}
 
 func (x *Amqp) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1856,7 @@ func (x *Amqp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amqp.ProtoReflect.Descriptor instead.
 func (*Amqp) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Amqp) GetUrl() string {
@@ -1862,7 +1927,7 @@ type Nats struct {
 
 func (x *Nats) Reset() {
 	*x = Nats{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +1939,7 @@ func (x *Nats) String() string {
 func (*Nats) ProtoMessage() {}
 
 func (x *Nats) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +1952,7 @@ func (x *Nats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nats.ProtoReflect.Descriptor instead.
 func (*Nats) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Nats) GetUrl() string {
@@ -1965,7 +2030,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2042,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2055,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Pull) GetAckWait() *durationpb.Duration {
@@ -2025,7 +2090,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2102,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2115,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2128,7 +2193,7 @@ type WebhookAuth struct {
 
 func (x *WebhookAuth) Reset() {
 	*x = WebhookAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2205,7 @@ func (x *WebhookAuth) String() string {
 func (*WebhookAuth) ProtoMessage() {}
 
 func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2218,7 @@ func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth.ProtoReflect.Descriptor instead.
 func (*WebhookAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WebhookAuth) GetKind() isWebhookAuth_Kind {
@@ -2237,7 +2302,7 @@ type WebhookValidation struct {
 
 func (x *WebhookValidation) Reset() {
 	*x = WebhookValidation{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2249,7 +2314,7 @@ func (x *WebhookValidation) String() string {
 func (*WebhookValidation) ProtoMessage() {}
 
 func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2262,7 +2327,7 @@ func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookValidation.ProtoReflect.Descriptor instead.
 func (*WebhookValidation) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WebhookValidation) GetOrigin() string {
@@ -2286,7 +2351,7 @@ type JwtSignature struct {
 
 func (x *JwtSignature) Reset() {
 	*x = JwtSignature{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2363,7 @@ func (x *JwtSignature) String() string {
 func (*JwtSignature) ProtoMessage() {}
 
 func (x *JwtSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2376,7 @@ func (x *JwtSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtSignature.ProtoReflect.Descriptor instead.
 func (*JwtSignature) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JwtSignature) GetHeader() string {
@@ -2346,7 +2411,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2423,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2436,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Policy) GetName() string {
@@ -2433,7 +2498,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2510,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2523,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -2493,7 +2558,7 @@ type Interceptor struct {
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2570,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2583,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -2682,7 +2747,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2759,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2772,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -2757,7 +2822,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2834,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2847,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -2820,6 +2885,182 @@ func (x *Backoff) GetMaxElapsed() *durationpb.Duration {
 	return nil
 }
 
+// A BackoffOverride changes how deliveries of a publisher's events are tried again,
+// where the subscription leaves it to the platform: where it goes by the default
+// policy. A subscription that names a policy of its own has decided for itself.
+//
+// Of the overrides that match an event the most specific wins, setting by setting:
+// one for a source and a type before one for a type before one for a source before
+// one for everything before the default policy.
+type BackoffOverride struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// Name of the source that its events are from; any, and events of our own
+	// producers too, when empty.
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// Pattern of its events' types, as in subscriptions; any when empty.
+	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// 0 to 10. What is left out is decided by what is less specific.
+	MaxRetries *int32 `protobuf:"varint,5,opt,name=max_retries,json=maxRetries,proto3,oneof" json:"max_retries,omitempty"`
+	// As a policy's; what is left out is decided by what is less specific.
+	Backoff       *Backoff `protobuf:"bytes,6,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	Meta          *Meta    `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackoffOverride) Reset() {
+	*x = BackoffOverride{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackoffOverride) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackoffOverride) ProtoMessage() {}
+
+func (x *BackoffOverride) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackoffOverride.ProtoReflect.Descriptor instead.
+func (*BackoffOverride) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BackoffOverride) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *BackoffOverride) GetMaxRetries() int32 {
+	if x != nil && x.MaxRetries != nil {
+		return *x.MaxRetries
+	}
+	return 0
+}
+
+func (x *BackoffOverride) GetBackoff() *Backoff {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
+func (x *BackoffOverride) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+// Settings are those of the platform as a whole. There is one of them.
+type Settings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always "platform". Output only.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Feature flags by name; those that are left out have their defaults.
+	Flags map[string]bool `protobuf:"bytes,2,rep,name=flags,proto3" json:"flags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// What each flag does. Output only.
+	About         map[string]string `protobuf:"bytes,3,rep,name=about,proto3" json:"about,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Meta          *Meta             `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Settings) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Settings) GetFlags() map[string]bool {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
+func (x *Settings) GetAbout() map[string]string {
+	if x != nil {
+		return x.About
+	}
+	return nil
+}
+
+func (x *Settings) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
 type Authorization_OAuth struct {
 	state protoimpl.MessageState   `protogen:"open.v1"`
 	Url   string                   `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
@@ -2839,7 +3080,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3092,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3105,7 @@ func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_OAuth.ProtoReflect.Descriptor instead.
 func (*Authorization_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
 }
 
 func (x *Authorization_OAuth) GetUrl() string {
@@ -2925,7 +3166,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3178,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3191,7 @@ func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_Jwt.ProtoReflect.Descriptor instead.
 func (*Authorization_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
 }
 
 func (x *Authorization_Jwt) GetJwksUrl() string {
@@ -2991,7 +3232,7 @@ type WebhookAuth_Bearer struct {
 
 func (x *WebhookAuth_Bearer) Reset() {
 	*x = WebhookAuth_Bearer{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3003,7 +3244,7 @@ func (x *WebhookAuth_Bearer) String() string {
 func (*WebhookAuth_Bearer) ProtoMessage() {}
 
 func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3257,7 @@ func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Bearer.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Bearer) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *WebhookAuth_Bearer) GetToken() string {
@@ -3037,7 +3278,7 @@ type WebhookAuth_Basic struct {
 
 func (x *WebhookAuth_Basic) Reset() {
 	*x = WebhookAuth_Basic{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3290,7 @@ func (x *WebhookAuth_Basic) String() string {
 func (*WebhookAuth_Basic) ProtoMessage() {}
 
 func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3303,7 @@ func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Basic.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Basic) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *WebhookAuth_Basic) GetUsername() string {
@@ -3094,7 +3335,7 @@ type WebhookAuth_OAuth2 struct {
 
 func (x *WebhookAuth_OAuth2) Reset() {
 	*x = WebhookAuth_OAuth2{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3347,7 @@ func (x *WebhookAuth_OAuth2) String() string {
 func (*WebhookAuth_OAuth2) ProtoMessage() {}
 
 func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3360,7 @@ func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_OAuth2.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_OAuth2) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 2}
 }
 
 func (x *WebhookAuth_OAuth2) GetTokenUrl() string {
@@ -3167,7 +3408,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3420,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3433,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -3219,7 +3460,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3472,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3485,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -3269,7 +3510,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3522,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3535,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -3309,7 +3550,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3321,7 +3562,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3334,7 +3575,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -3375,7 +3616,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +3628,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +3641,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -3434,7 +3675,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3446,7 +3687,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3459,7 +3700,7 @@ func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
 func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 5}
 }
 
 func (x *Interceptor_Hmac) GetHeader() string {
@@ -3522,7 +3763,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3775,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3788,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -3576,7 +3817,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3829,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3842,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -3630,7 +3871,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xa5\b\n" +
+	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xdd\b\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12,\n" +
@@ -3653,7 +3894,8 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x06twilio\x18\x10 \x01(\v2\x1b.posthorn.v1.TwilioSettingsR\x06twilio\x12\x16\n" +
 	"\x06topics\x18\x11 \x03(\tR\x06topics\x12&\n" +
 	"\x0frate_per_client\x18\x12 \x01(\x01R\rratePerClient\x12&\n" +
-	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x12%\n" +
+	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x126\n" +
+	"\bcontexts\x18( \x03(\v2\x1a.posthorn.v1.SourceContextR\bcontexts\x12%\n" +
 	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"\xca\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
@@ -3683,7 +3925,10 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06REJECT\x10\x01\x12\b\n" +
 	"\x04WARN\x10\x02\x12\a\n" +
-	"\x03OFF\x10\x03\"\xbc\x01\n" +
+	"\x03OFF\x10\x03\"A\n" +
+	"\rSourceContext\x12\x18\n" +
+	"\acontext\x18\x01 \x01(\tR\acontext\x12\x16\n" +
+	"\x06topics\x18\x02 \x03(\tR\x06topics\"\xbc\x01\n" +
 	"\x0eHeaderSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1b\n" +
@@ -3965,7 +4210,30 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06LINEAR\x10\x02\x12\x0f\n" +
 	"\vLOGARITHMIC\x10\x03B\t\n" +
-	"\a_jitterB\xac\x01\n" +
+	"\a_jitter\"\x80\x02\n" +
+	"\x0fBackoffOverride\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12$\n" +
+	"\vmax_retries\x18\x05 \x01(\x05H\x00R\n" +
+	"maxRetries\x88\x01\x01\x12.\n" +
+	"\abackoff\x18\x06 \x01(\v2\x14.posthorn.v1.BackoffR\abackoff\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04metaB\x0e\n" +
+	"\f_max_retries\"\xa9\x02\n" +
+	"\bSettings\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
+	"\x05flags\x18\x02 \x03(\v2 .posthorn.v1.Settings.FlagsEntryR\x05flags\x126\n" +
+	"\x05about\x18\x03 \x03(\v2 .posthorn.v1.Settings.AboutEntryR\x05about\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\x1a8\n" +
+	"\n" +
+	"FlagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"AboutEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\xac\x01\n" +
 	"\x0fcom.posthorn.v1B\vConfigProtoP\x01Z?github.com/posthornhq/posthorn/proto/gen/posthorn/v1;posthornv1\xa2\x02\x03PXX\xaa\x02\vPosthorn.V1\xca\x02\vPosthorn\\V1\xe2\x02\x17Posthorn\\V1\\GPBMetadata\xea\x02\fPosthorn::V1b\x06proto3"
 
 var (
@@ -3981,7 +4249,7 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -3996,117 +4264,128 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(Backoff_Strategy)(0),           // 10: posthorn.v1.Backoff.Strategy
 	(*Meta)(nil),                    // 11: posthorn.v1.Meta
 	(*Source)(nil),                  // 12: posthorn.v1.Source
-	(*HeaderSettings)(nil),          // 13: posthorn.v1.HeaderSettings
-	(*JsonFieldSettings)(nil),       // 14: posthorn.v1.JsonFieldSettings
-	(*TwilioSettings)(nil),          // 15: posthorn.v1.TwilioSettings
-	(*Authorization)(nil),           // 16: posthorn.v1.Authorization
-	(*HmacSettings)(nil),            // 17: posthorn.v1.HmacSettings
-	(*Auth0Settings)(nil),           // 18: posthorn.v1.Auth0Settings
-	(*Subscription)(nil),            // 19: posthorn.v1.Subscription
-	(*Destination)(nil),             // 20: posthorn.v1.Destination
-	(*Amqp)(nil),                    // 21: posthorn.v1.Amqp
-	(*Nats)(nil),                    // 22: posthorn.v1.Nats
-	(*Pull)(nil),                    // 23: posthorn.v1.Pull
-	(*Webhook)(nil),                 // 24: posthorn.v1.Webhook
-	(*WebhookAuth)(nil),             // 25: posthorn.v1.WebhookAuth
-	(*WebhookValidation)(nil),       // 26: posthorn.v1.WebhookValidation
-	(*JwtSignature)(nil),            // 27: posthorn.v1.JwtSignature
-	(*Policy)(nil),                  // 28: posthorn.v1.Policy
-	(*Security)(nil),                // 29: posthorn.v1.Security
-	(*Interceptor)(nil),             // 30: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 31: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 32: posthorn.v1.Backoff
-	(*Authorization_OAuth)(nil),     // 33: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 34: posthorn.v1.Authorization.Jwt
-	nil,                             // 35: posthorn.v1.Amqp.HeadersEntry
-	nil,                             // 36: posthorn.v1.Nats.HeadersEntry
-	nil,                             // 37: posthorn.v1.Webhook.HeadersEntry
-	(*WebhookAuth_Bearer)(nil),      // 38: posthorn.v1.WebhookAuth.Bearer
-	(*WebhookAuth_Basic)(nil),       // 39: posthorn.v1.WebhookAuth.Basic
-	(*WebhookAuth_OAuth2)(nil),      // 40: posthorn.v1.WebhookAuth.OAuth2
-	(*Interceptor_AccessToken)(nil), // 41: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 42: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 43: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 44: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 45: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 46: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 47: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 48: posthorn.v1.Interceptor.JsonField
-	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
-	(Event_Direction)(0),            // 51: posthorn.v1.Event.Direction
+	(*SourceContext)(nil),           // 13: posthorn.v1.SourceContext
+	(*HeaderSettings)(nil),          // 14: posthorn.v1.HeaderSettings
+	(*JsonFieldSettings)(nil),       // 15: posthorn.v1.JsonFieldSettings
+	(*TwilioSettings)(nil),          // 16: posthorn.v1.TwilioSettings
+	(*Authorization)(nil),           // 17: posthorn.v1.Authorization
+	(*HmacSettings)(nil),            // 18: posthorn.v1.HmacSettings
+	(*Auth0Settings)(nil),           // 19: posthorn.v1.Auth0Settings
+	(*Subscription)(nil),            // 20: posthorn.v1.Subscription
+	(*Destination)(nil),             // 21: posthorn.v1.Destination
+	(*Amqp)(nil),                    // 22: posthorn.v1.Amqp
+	(*Nats)(nil),                    // 23: posthorn.v1.Nats
+	(*Pull)(nil),                    // 24: posthorn.v1.Pull
+	(*Webhook)(nil),                 // 25: posthorn.v1.Webhook
+	(*WebhookAuth)(nil),             // 26: posthorn.v1.WebhookAuth
+	(*WebhookValidation)(nil),       // 27: posthorn.v1.WebhookValidation
+	(*JwtSignature)(nil),            // 28: posthorn.v1.JwtSignature
+	(*Policy)(nil),                  // 29: posthorn.v1.Policy
+	(*Security)(nil),                // 30: posthorn.v1.Security
+	(*Interceptor)(nil),             // 31: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 32: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 33: posthorn.v1.Backoff
+	(*BackoffOverride)(nil),         // 34: posthorn.v1.BackoffOverride
+	(*Settings)(nil),                // 35: posthorn.v1.Settings
+	(*Authorization_OAuth)(nil),     // 36: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 37: posthorn.v1.Authorization.Jwt
+	nil,                             // 38: posthorn.v1.Amqp.HeadersEntry
+	nil,                             // 39: posthorn.v1.Nats.HeadersEntry
+	nil,                             // 40: posthorn.v1.Webhook.HeadersEntry
+	(*WebhookAuth_Bearer)(nil),      // 41: posthorn.v1.WebhookAuth.Bearer
+	(*WebhookAuth_Basic)(nil),       // 42: posthorn.v1.WebhookAuth.Basic
+	(*WebhookAuth_OAuth2)(nil),      // 43: posthorn.v1.WebhookAuth.OAuth2
+	(*Interceptor_AccessToken)(nil), // 44: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 45: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 46: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 47: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 48: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 49: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 50: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 51: posthorn.v1.Interceptor.JsonField
+	nil,                             // 52: posthorn.v1.Settings.FlagsEntry
+	nil,                             // 53: posthorn.v1.Settings.AboutEntry
+	(*timestamppb.Timestamp)(nil),   // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 55: google.protobuf.Duration
+	(Event_Direction)(0),            // 56: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	49, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	49, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	54, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	54, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
-	17, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
-	18, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
-	13, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
-	14, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
-	15, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
-	11, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	33, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	34, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
-	11, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
-	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	50, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	51, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
-	20, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
-	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
-	6,  // 19: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
-	11, // 20: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
-	24, // 21: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	21, // 22: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
-	22, // 23: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
-	23, // 24: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
-	35, // 25: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
-	7,  // 26: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
-	36, // 27: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
-	50, // 28: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
-	37, // 29: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
-	7,  // 30: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	27, // 31: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
-	26, // 32: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
-	25, // 33: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
-	38, // 34: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
-	39, // 35: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
-	40, // 36: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
-	29, // 37: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	31, // 38: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	11, // 39: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	30, // 40: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	41, // 41: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	42, // 42: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	43, // 43: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	44, // 44: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	45, // 45: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	46, // 46: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	47, // 47: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	48, // 48: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	50, // 49: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	32, // 50: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	10, // 51: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	50, // 52: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	50, // 53: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	50, // 54: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	2,  // 55: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	50, // 56: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	50, // 57: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	8,  // 58: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 59: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 60: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	9,  // 61: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 62: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 63: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	50, // 64: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	18, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
+	19, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
+	14, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
+	15, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
+	16, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
+	13, // 9: posthorn.v1.Source.contexts:type_name -> posthorn.v1.SourceContext
+	11, // 10: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
+	36, // 11: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	37, // 12: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	11, // 13: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
+	3,  // 14: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 15: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	55, // 16: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	56, // 17: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	21, // 18: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
+	5,  // 19: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
+	6,  // 20: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
+	11, // 21: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
+	25, // 22: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
+	22, // 23: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
+	23, // 24: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
+	24, // 25: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
+	38, // 26: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
+	7,  // 27: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
+	39, // 28: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
+	55, // 29: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
+	40, // 30: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	7,  // 31: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
+	28, // 32: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
+	27, // 33: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
+	26, // 34: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
+	41, // 35: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
+	42, // 36: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
+	43, // 37: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
+	30, // 38: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	32, // 39: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	11, // 40: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	31, // 41: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	44, // 42: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	45, // 43: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	46, // 44: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	47, // 45: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	48, // 46: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	49, // 47: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	50, // 48: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	51, // 49: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	55, // 50: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	33, // 51: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	10, // 52: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	55, // 53: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	55, // 54: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	55, // 55: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	33, // 56: posthorn.v1.BackoffOverride.backoff:type_name -> posthorn.v1.Backoff
+	11, // 57: posthorn.v1.BackoffOverride.meta:type_name -> posthorn.v1.Meta
+	52, // 58: posthorn.v1.Settings.flags:type_name -> posthorn.v1.Settings.FlagsEntry
+	53, // 59: posthorn.v1.Settings.about:type_name -> posthorn.v1.Settings.AboutEntry
+	11, // 60: posthorn.v1.Settings.meta:type_name -> posthorn.v1.Meta
+	2,  // 61: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	55, // 62: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	55, // 63: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	8,  // 64: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 65: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 66: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	9,  // 67: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 68: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 69: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	55, // 70: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -4115,20 +4394,20 @@ func file_posthorn_v1_config_proto_init() {
 		return
 	}
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
 		(*Destination_Amqp)(nil),
 		(*Destination_Nats)(nil),
 		(*Destination_Pull)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[12].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{
 		(*WebhookAuth_Bearer_)(nil),
 		(*WebhookAuth_Basic_)(nil),
 		(*WebhookAuth_Oauth2)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[19].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
@@ -4138,22 +4417,23 @@ func file_posthorn_v1_config_proto_init() {
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[27].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[28].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[29].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[35].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[36].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[37].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[23].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[30].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[31].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[32].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[38].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[39].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   38,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
