@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -32,8 +33,9 @@ const (
 // that is wrong. Whether its policy exists, and where its URL leads, is for
 // others to say.
 //
-// A secret is either "whsec_" and a key in base64 (Standard Webhooks), or any
-// other text of at least 8 bytes, which is the key as it stands.
+// A secret is either "whsec_" and a key in base64 or "whsk_" and an ed25519 key in
+// base64 (Standard Webhooks), or any other text of at least 8 bytes, which is the key
+// as it stands.
 func Validate(spec *posthornv1.Subscription) error {
 	for _, check := range []func(*posthornv1.Subscription) error{
 		validNames, validTypes, validTenant, validFilter, validDestination, validPace, validSecrets,
@@ -106,8 +108,6 @@ func validPace(spec *posthornv1.Subscription) error {
 	switch rate := spec.GetRatePerSecond(); {
 	case spec.GetTransform() != "":
 		return errs.Field("transform", "transformations are not available in this version; leave it out")
-	case spec.GetDestination().GetWebhook().GetAuth() != nil:
-		return errs.Field("destination.webhook.auth", "is not available in this version; use destination.webhook.headers")
 	case spec.GetOrdered() || spec.GetOrderingKey() != "" || spec.GetOnExhausted() != 0:
 		return errs.Field("ordered", "ordered delivery is not available in this version; leave it out")
 	case spec.GetPaused():
@@ -130,6 +130,15 @@ func validSecrets(spec *posthornv1.Subscription) error {
 	for i, secret := range spec.GetSecrets() {
 		field := fmt.Sprintf("secrets[%d]", i)
 		key, standard := strings.CutPrefix(secret, secretPrefix)
+		switch {
+		case isCredential(secret):
+			return errs.Field(field, "begins with a NUL character")
+		case strings.HasPrefix(secret, "whsk_"), strings.HasPrefix(secret, "whpk_"):
+			if k, err := signature.ParseStandardSecret(secret); err != nil || !k.CanSign() {
+				return errs.Field(field, "is not a private key of Standard Webhooks: whsk_ and 32 or 64 bytes of ed25519 in base64; the subscriber has the public one, whpk_")
+			}
+			continue
+		}
 		if !standard {
 			if len(secret) < minSecret {
 				return errs.Field(field, "is shorter than %d bytes", minSecret)
@@ -153,14 +162,16 @@ func validDestination(spec *posthornv1.Subscription) error {
 	switch kind := spec.GetDestination().GetKind().(type) {
 	case *posthornv1.Destination_Webhook:
 		return validWebhook(kind.Webhook)
-	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Nats, *posthornv1.Destination_Pull:
+	case *posthornv1.Destination_Nats:
+		return validNats(kind.Nats)
+	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Pull:
 		return errs.Field("destination", "this kind is not available in this version; give destination.webhook.url")
 	}
 	return errs.Field("destination", "is required; give destination.webhook.url")
 }
 
 func validWebhook(w *posthornv1.Webhook) error {
-	if err := validURL(w.GetUrl()); err != nil {
+	if err := validURL("destination.webhook.url", w.GetUrl()); err != nil {
 		return err
 	}
 	if _, known := posthornv1.Webhook_Format_name[int32(w.GetFormat())]; !known {
@@ -170,6 +181,9 @@ func validWebhook(w *posthornv1.Webhook) error {
 		return errs.Field("destination.webhook.expectedStatus", "is %d, must be 200 to 299, or 0 for any of them", s)
 	}
 	if err := validHeaders(w.GetHeaders()); err != nil {
+		return err
+	}
+	if err := validAuth(w); err != nil {
 		return err
 	}
 	return validJWTSignature(w)
@@ -196,8 +210,7 @@ func validJWTSignature(w *posthornv1.Webhook) error {
 }
 
 // validURL does not show the URL, which may have credentials.
-func validURL(text string) error {
-	const field = "destination.webhook.url"
+func validURL(field, text string) error {
 	if text == "" {
 		return errs.Field(field, "is required")
 	}
@@ -213,7 +226,7 @@ func validURL(text string) error {
 	case u.Hostname() == "":
 		return errs.Field(field, "has no host")
 	case u.User != nil:
-		return errs.Field(field, "has a user name or password, which would be seen in logs; use an Authorization header")
+		return errs.Field(field, "has a user name or password, which would be seen in logs; use destination.webhook.auth")
 	case u.Fragment != "":
 		return errs.Field(field, "has a fragment (#…), which is never sent; remove it")
 	}

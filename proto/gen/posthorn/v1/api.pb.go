@@ -11,6 +11,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	emptypb "google.golang.org/protobuf/types/known/emptypb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -620,6 +621,173 @@ func (x *DeleteSubscriptionRequest) GetName() string {
 	return ""
 }
 
+type TestSubscriptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Default {"test":true}. It is written anew, unlike the data of an event.
+	Data *structpb.Value `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// Default: the subscription's first type that is no pattern, or else "posthorn.test".
+	Type          string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionRequest) Reset() {
+	*x = TestSubscriptionRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionRequest) ProtoMessage() {}
+
+func (x *TestSubscriptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionRequest.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TestSubscriptionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TestSubscriptionRequest) GetData() *structpb.Value {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *TestSubscriptionRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+type TestSubscriptionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The destination has accepted the event.
+	Ok   bool                           `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
+	Sent *TestSubscriptionResponse_Sent `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Of HTTP; 0 for none.
+	Status int32 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	// Of the answer, up to 4 KiB. What is not UTF-8 is replaced.
+	Response string               `protobuf:"bytes,4,opt,name=response,proto3" json:"response,omitempty"`
+	Latency  *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	// As in attempts: timeout, connect, dns, tls, blocked, closed, auth, other.
+	ErrorClass string `protobuf:"bytes,6,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	Error      string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	// "delivered"; "retry" if a delivery would be tried again, "refused" if not.
+	Outcome       string `protobuf:"bytes,8,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionResponse) Reset() {
+	*x = TestSubscriptionResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionResponse) ProtoMessage() {}
+
+func (x *TestSubscriptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionResponse.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TestSubscriptionResponse) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *TestSubscriptionResponse) GetSent() *TestSubscriptionResponse_Sent {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+func (x *TestSubscriptionResponse) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *TestSubscriptionResponse) GetResponse() string {
+	if x != nil {
+		return x.Response
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *TestSubscriptionResponse) GetErrorClass() string {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
 type ListPoliciesRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Limit  int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -634,7 +802,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[12]
+	mi := &file_posthorn_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +814,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[12]
+	mi := &file_posthorn_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +827,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListPoliciesRequest) GetLimit() int32 {
@@ -700,7 +868,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[13]
+	mi := &file_posthorn_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +880,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[13]
+	mi := &file_posthorn_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +893,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListPoliciesResponse) GetItems() []*Policy {
@@ -751,7 +919,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[14]
+	mi := &file_posthorn_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +931,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[14]
+	mi := &file_posthorn_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +944,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetPolicyRequest) GetName() string {
@@ -795,7 +963,7 @@ type CreatePolicyRequest struct {
 
 func (x *CreatePolicyRequest) Reset() {
 	*x = CreatePolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[15]
+	mi := &file_posthorn_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +975,7 @@ func (x *CreatePolicyRequest) String() string {
 func (*CreatePolicyRequest) ProtoMessage() {}
 
 func (x *CreatePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[15]
+	mi := &file_posthorn_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +988,7 @@ func (x *CreatePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePolicyRequest.ProtoReflect.Descriptor instead.
 func (*CreatePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreatePolicyRequest) GetPolicy() *Policy {
@@ -839,7 +1007,7 @@ type PutPolicyRequest struct {
 
 func (x *PutPolicyRequest) Reset() {
 	*x = PutPolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[16]
+	mi := &file_posthorn_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1019,7 @@ func (x *PutPolicyRequest) String() string {
 func (*PutPolicyRequest) ProtoMessage() {}
 
 func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[16]
+	mi := &file_posthorn_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1032,7 @@ func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PutPolicyRequest) GetPolicy() *Policy {
@@ -883,7 +1051,7 @@ type DeletePolicyRequest struct {
 
 func (x *DeletePolicyRequest) Reset() {
 	*x = DeletePolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[17]
+	mi := &file_posthorn_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1063,7 @@ func (x *DeletePolicyRequest) String() string {
 func (*DeletePolicyRequest) ProtoMessage() {}
 
 func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[17]
+	mi := &file_posthorn_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1076,7 @@ func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePolicyRequest.ProtoReflect.Descriptor instead.
 func (*DeletePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeletePolicyRequest) GetName() string {
@@ -932,7 +1100,7 @@ type SimulatePolicyRequest struct {
 
 func (x *SimulatePolicyRequest) Reset() {
 	*x = SimulatePolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	mi := &file_posthorn_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1112,7 @@ func (x *SimulatePolicyRequest) String() string {
 func (*SimulatePolicyRequest) ProtoMessage() {}
 
 func (x *SimulatePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	mi := &file_posthorn_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1125,7 @@ func (x *SimulatePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatePolicyRequest.ProtoReflect.Descriptor instead.
 func (*SimulatePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SimulatePolicyRequest) GetName() string {
@@ -1004,7 +1172,7 @@ type SimulatedRequest struct {
 
 func (x *SimulatedRequest) Reset() {
 	*x = SimulatedRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	mi := &file_posthorn_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1184,7 @@ func (x *SimulatedRequest) String() string {
 func (*SimulatedRequest) ProtoMessage() {}
 
 func (x *SimulatedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	mi := &file_posthorn_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1197,7 @@ func (x *SimulatedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatedRequest.ProtoReflect.Descriptor instead.
 func (*SimulatedRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SimulatedRequest) GetMethod() string {
@@ -1085,7 +1253,7 @@ type SimulatePolicyResponse struct {
 
 func (x *SimulatePolicyResponse) Reset() {
 	*x = SimulatePolicyResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	mi := &file_posthorn_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1265,7 @@ func (x *SimulatePolicyResponse) String() string {
 func (*SimulatePolicyResponse) ProtoMessage() {}
 
 func (x *SimulatePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	mi := &file_posthorn_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1278,7 @@ func (x *SimulatePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatePolicyResponse.ProtoReflect.Descriptor instead.
 func (*SimulatePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SimulatePolicyResponse) GetAllowed() bool {
@@ -1164,7 +1332,7 @@ type ListPolicyVersionsRequest struct {
 
 func (x *ListPolicyVersionsRequest) Reset() {
 	*x = ListPolicyVersionsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	mi := &file_posthorn_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1344,7 @@ func (x *ListPolicyVersionsRequest) String() string {
 func (*ListPolicyVersionsRequest) ProtoMessage() {}
 
 func (x *ListPolicyVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	mi := &file_posthorn_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1357,7 @@ func (x *ListPolicyVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPolicyVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListPolicyVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListPolicyVersionsRequest) GetName() string {
@@ -1209,7 +1377,7 @@ type ListPolicyVersionsResponse struct {
 
 func (x *ListPolicyVersionsResponse) Reset() {
 	*x = ListPolicyVersionsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	mi := &file_posthorn_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1389,7 @@ func (x *ListPolicyVersionsResponse) String() string {
 func (*ListPolicyVersionsResponse) ProtoMessage() {}
 
 func (x *ListPolicyVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	mi := &file_posthorn_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1402,7 @@ func (x *ListPolicyVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPolicyVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListPolicyVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListPolicyVersionsResponse) GetItems() []*Policy {
@@ -1255,7 +1423,7 @@ type RevertPolicyRequest struct {
 
 func (x *RevertPolicyRequest) Reset() {
 	*x = RevertPolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	mi := &file_posthorn_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1435,7 @@ func (x *RevertPolicyRequest) String() string {
 func (*RevertPolicyRequest) ProtoMessage() {}
 
 func (x *RevertPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	mi := &file_posthorn_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1448,7 @@ func (x *RevertPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevertPolicyRequest.ProtoReflect.Descriptor instead.
 func (*RevertPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RevertPolicyRequest) GetName() string {
@@ -1311,7 +1479,7 @@ type ListAuthorizationsRequest struct {
 
 func (x *ListAuthorizationsRequest) Reset() {
 	*x = ListAuthorizationsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	mi := &file_posthorn_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1491,7 @@ func (x *ListAuthorizationsRequest) String() string {
 func (*ListAuthorizationsRequest) ProtoMessage() {}
 
 func (x *ListAuthorizationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	mi := &file_posthorn_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1504,7 @@ func (x *ListAuthorizationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthorizationsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthorizationsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAuthorizationsRequest) GetLimit() int32 {
@@ -1377,7 +1545,7 @@ type ListAuthorizationsResponse struct {
 
 func (x *ListAuthorizationsResponse) Reset() {
 	*x = ListAuthorizationsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	mi := &file_posthorn_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1557,7 @@ func (x *ListAuthorizationsResponse) String() string {
 func (*ListAuthorizationsResponse) ProtoMessage() {}
 
 func (x *ListAuthorizationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	mi := &file_posthorn_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1570,7 @@ func (x *ListAuthorizationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthorizationsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthorizationsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAuthorizationsResponse) GetItems() []*Authorization {
@@ -1428,7 +1596,7 @@ type GetAuthorizationRequest struct {
 
 func (x *GetAuthorizationRequest) Reset() {
 	*x = GetAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	mi := &file_posthorn_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1608,7 @@ func (x *GetAuthorizationRequest) String() string {
 func (*GetAuthorizationRequest) ProtoMessage() {}
 
 func (x *GetAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	mi := &file_posthorn_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1621,7 @@ func (x *GetAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*GetAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetAuthorizationRequest) GetName() string {
@@ -1472,7 +1640,7 @@ type CreateAuthorizationRequest struct {
 
 func (x *CreateAuthorizationRequest) Reset() {
 	*x = CreateAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	mi := &file_posthorn_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1652,7 @@ func (x *CreateAuthorizationRequest) String() string {
 func (*CreateAuthorizationRequest) ProtoMessage() {}
 
 func (x *CreateAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	mi := &file_posthorn_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1665,7 @@ func (x *CreateAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*CreateAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateAuthorizationRequest) GetAuthorization() *Authorization {
@@ -1516,7 +1684,7 @@ type PutAuthorizationRequest struct {
 
 func (x *PutAuthorizationRequest) Reset() {
 	*x = PutAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1696,7 @@ func (x *PutAuthorizationRequest) String() string {
 func (*PutAuthorizationRequest) ProtoMessage() {}
 
 func (x *PutAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1709,7 @@ func (x *PutAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*PutAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PutAuthorizationRequest) GetAuthorization() *Authorization {
@@ -1560,7 +1728,7 @@ type DeleteAuthorizationRequest struct {
 
 func (x *DeleteAuthorizationRequest) Reset() {
 	*x = DeleteAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1740,7 @@ func (x *DeleteAuthorizationRequest) String() string {
 func (*DeleteAuthorizationRequest) ProtoMessage() {}
 
 func (x *DeleteAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1753,7 @@ func (x *DeleteAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteAuthorizationRequest) GetName() string {
@@ -1616,7 +1784,7 @@ type PublishEventRequest struct {
 
 func (x *PublishEventRequest) Reset() {
 	*x = PublishEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1796,7 @@ func (x *PublishEventRequest) String() string {
 func (*PublishEventRequest) ProtoMessage() {}
 
 func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1809,7 @@ func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PublishEventRequest) GetType() string {
@@ -1731,7 +1899,7 @@ type PublishEventResponse struct {
 
 func (x *PublishEventResponse) Reset() {
 	*x = PublishEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1911,7 @@ func (x *PublishEventResponse) String() string {
 func (*PublishEventResponse) ProtoMessage() {}
 
 func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1924,7 @@ func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PublishEventResponse) GetId() string {
@@ -1782,7 +1950,7 @@ type PublishEventsRequest struct {
 
 func (x *PublishEventsRequest) Reset() {
 	*x = PublishEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1962,7 @@ func (x *PublishEventsRequest) String() string {
 func (*PublishEventsRequest) ProtoMessage() {}
 
 func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1975,7 @@ func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PublishEventsRequest) GetEvents() []*PublishEventRequest {
@@ -1826,7 +1994,7 @@ type PublishEventsResponse struct {
 
 func (x *PublishEventsResponse) Reset() {
 	*x = PublishEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2006,7 @@ func (x *PublishEventsResponse) String() string {
 func (*PublishEventsResponse) ProtoMessage() {}
 
 func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2019,7 @@ func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PublishEventsResponse) GetResults() []*PublishEventsResponse_Result {
@@ -1881,7 +2049,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2061,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2074,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListEventsRequest) GetLimit() int32 {
@@ -1996,7 +2164,7 @@ type EventSummary struct {
 
 func (x *EventSummary) Reset() {
 	*x = EventSummary{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2176,7 @@ func (x *EventSummary) String() string {
 func (*EventSummary) ProtoMessage() {}
 
 func (x *EventSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2189,7 @@ func (x *EventSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventSummary.ProtoReflect.Descriptor instead.
 func (*EventSummary) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *EventSummary) GetId() string {
@@ -2097,7 +2265,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2277,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2290,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListEventsResponse) GetItems() []*EventSummary {
@@ -2148,7 +2316,7 @@ type GetEventRequest struct {
 
 func (x *GetEventRequest) Reset() {
 	*x = GetEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2328,7 @@ func (x *GetEventRequest) String() string {
 func (*GetEventRequest) ProtoMessage() {}
 
 func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2341,7 @@ func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventRequest.ProtoReflect.Descriptor instead.
 func (*GetEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetEventRequest) GetId() string {
@@ -2192,7 +2360,7 @@ type TraceEventRequest struct {
 
 func (x *TraceEventRequest) Reset() {
 	*x = TraceEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2372,7 @@ func (x *TraceEventRequest) String() string {
 func (*TraceEventRequest) ProtoMessage() {}
 
 func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2385,7 @@ func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventRequest.ProtoReflect.Descriptor instead.
 func (*TraceEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TraceEventRequest) GetId() string {
@@ -2242,7 +2410,7 @@ type TraceEventResponse struct {
 
 func (x *TraceEventResponse) Reset() {
 	*x = TraceEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2422,7 @@ func (x *TraceEventResponse) String() string {
 func (*TraceEventResponse) ProtoMessage() {}
 
 func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2435,7 @@ func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventResponse.ProtoReflect.Descriptor instead.
 func (*TraceEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TraceEventResponse) GetId() string {
@@ -2337,7 +2505,7 @@ type TraceEntry struct {
 
 func (x *TraceEntry) Reset() {
 	*x = TraceEntry{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2517,7 @@ func (x *TraceEntry) String() string {
 func (*TraceEntry) ProtoMessage() {}
 
 func (x *TraceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2530,7 @@ func (x *TraceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEntry.ProtoReflect.Descriptor instead.
 func (*TraceEntry) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TraceEntry) GetAt() *timestamppb.Timestamp {
@@ -2443,7 +2611,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2623,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2636,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -2543,7 +2711,7 @@ type ReplayEventRequest struct {
 
 func (x *ReplayEventRequest) Reset() {
 	*x = ReplayEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2723,7 @@ func (x *ReplayEventRequest) String() string {
 func (*ReplayEventRequest) ProtoMessage() {}
 
 func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2736,7 @@ func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventRequest.ProtoReflect.Descriptor instead.
 func (*ReplayEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReplayEventRequest) GetId() string {
@@ -2588,7 +2756,7 @@ type ReplayEventResponse struct {
 
 func (x *ReplayEventResponse) Reset() {
 	*x = ReplayEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2768,7 @@ func (x *ReplayEventResponse) String() string {
 func (*ReplayEventResponse) ProtoMessage() {}
 
 func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2781,7 @@ func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventResponse.ProtoReflect.Descriptor instead.
 func (*ReplayEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReplayEventResponse) GetDeliveries() int32 {
@@ -2643,7 +2811,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2823,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2836,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Rejection) GetId() string {
@@ -2761,7 +2929,7 @@ type ListRejectionsRequest struct {
 
 func (x *ListRejectionsRequest) Reset() {
 	*x = ListRejectionsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +2941,7 @@ func (x *ListRejectionsRequest) String() string {
 func (*ListRejectionsRequest) ProtoMessage() {}
 
 func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +2954,7 @@ func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRejectionsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListRejectionsRequest) GetLimit() int32 {
@@ -2834,7 +3002,7 @@ type ListRejectionsResponse struct {
 
 func (x *ListRejectionsResponse) Reset() {
 	*x = ListRejectionsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3014,7 @@ func (x *ListRejectionsResponse) String() string {
 func (*ListRejectionsResponse) ProtoMessage() {}
 
 func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3027,7 @@ func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRejectionsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListRejectionsResponse) GetItems() []*Rejection {
@@ -2901,7 +3069,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3081,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3094,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -3044,7 +3212,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3224,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3237,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListDeadLettersRequest) GetLimit() int32 {
@@ -3138,7 +3306,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3318,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3331,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListDeadLettersResponse) GetItems() []*DeadLetter {
@@ -3203,7 +3371,7 @@ type RetryDeadLettersRequest struct {
 
 func (x *RetryDeadLettersRequest) Reset() {
 	*x = RetryDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3383,7 @@ func (x *RetryDeadLettersRequest) String() string {
 func (*RetryDeadLettersRequest) ProtoMessage() {}
 
 func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3396,7 @@ func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RetryDeadLettersRequest) GetIds() []string {
@@ -3303,7 +3471,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3483,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3328,7 +3496,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteDeadLetterRequest) GetId() string {
@@ -3356,7 +3524,7 @@ type DeleteDeadLettersRequest struct {
 
 func (x *DeleteDeadLettersRequest) Reset() {
 	*x = DeleteDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3536,7 @@ func (x *DeleteDeadLettersRequest) String() string {
 func (*DeleteDeadLettersRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +3549,7 @@ func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DeleteDeadLettersRequest) GetIds() []string {
@@ -3457,7 +3625,7 @@ type DeleteDeadLettersResponse struct {
 
 func (x *DeleteDeadLettersResponse) Reset() {
 	*x = DeleteDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +3637,7 @@ func (x *DeleteDeadLettersResponse) String() string {
 func (*DeleteDeadLettersResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +3650,7 @@ func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DeleteDeadLettersResponse) GetDeleted() int32 {
@@ -3504,7 +3672,7 @@ type RetryDeadLettersResponse struct {
 
 func (x *RetryDeadLettersResponse) Reset() {
 	*x = RetryDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +3684,7 @@ func (x *RetryDeadLettersResponse) String() string {
 func (*RetryDeadLettersResponse) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +3697,7 @@ func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RetryDeadLettersResponse) GetRetried() int32 {
@@ -3556,7 +3724,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +3736,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +3749,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SignInRequest) GetName() string {
@@ -3610,7 +3778,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3622,7 +3790,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3635,7 +3803,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SignInResponse) GetToken() string {
@@ -3667,7 +3835,7 @@ type GetSigningKeysRequest struct {
 
 func (x *GetSigningKeysRequest) Reset() {
 	*x = GetSigningKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3847,7 @@ func (x *GetSigningKeysRequest) String() string {
 func (*GetSigningKeysRequest) ProtoMessage() {}
 
 func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3860,7 @@ func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 type RotateSigningKeyRequest struct {
@@ -3703,7 +3871,7 @@ type RotateSigningKeyRequest struct {
 
 func (x *RotateSigningKeyRequest) Reset() {
 	*x = RotateSigningKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +3883,7 @@ func (x *RotateSigningKeyRequest) String() string {
 func (*RotateSigningKeyRequest) ProtoMessage() {}
 
 func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +3896,7 @@ func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 type GetSigningKeysResponse struct {
@@ -3740,7 +3908,7 @@ type GetSigningKeysResponse struct {
 
 func (x *GetSigningKeysResponse) Reset() {
 	*x = GetSigningKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +3920,7 @@ func (x *GetSigningKeysResponse) String() string {
 func (*GetSigningKeysResponse) ProtoMessage() {}
 
 func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +3933,7 @@ func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetSigningKeysResponse) GetKeys() []*JsonWebKey {
@@ -3790,7 +3958,7 @@ type JsonWebKey struct {
 
 func (x *JsonWebKey) Reset() {
 	*x = JsonWebKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3802,7 +3970,7 @@ func (x *JsonWebKey) String() string {
 func (*JsonWebKey) ProtoMessage() {}
 
 func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3815,7 +3983,7 @@ func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JsonWebKey.ProtoReflect.Descriptor instead.
 func (*JsonWebKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *JsonWebKey) GetKty() string {
@@ -3879,7 +4047,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3891,7 +4059,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3904,7 +4072,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *User) GetName() string {
@@ -3968,7 +4136,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4148,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4161,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListUsersRequest) GetLimit() int32 {
@@ -4034,7 +4202,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4046,7 +4214,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4059,7 +4227,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListUsersResponse) GetItems() []*User {
@@ -4085,7 +4253,7 @@ type GetUserRequest struct {
 
 func (x *GetUserRequest) Reset() {
 	*x = GetUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4097,7 +4265,7 @@ func (x *GetUserRequest) String() string {
 func (*GetUserRequest) ProtoMessage() {}
 
 func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +4278,7 @@ func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
 func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetUserRequest) GetName() string {
@@ -4129,7 +4297,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4309,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4322,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateUserRequest) GetUser() *User {
@@ -4173,7 +4341,7 @@ type PutUserRequest struct {
 
 func (x *PutUserRequest) Reset() {
 	*x = PutUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4353,7 @@ func (x *PutUserRequest) String() string {
 func (*PutUserRequest) ProtoMessage() {}
 
 func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4366,7 @@ func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutUserRequest.ProtoReflect.Descriptor instead.
 func (*PutUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PutUserRequest) GetUser() *User {
@@ -4217,7 +4385,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4229,7 +4397,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4242,7 +4410,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -4273,7 +4441,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4285,7 +4453,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4298,7 +4466,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ApiKey) GetName() string {
@@ -4369,7 +4537,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4381,7 +4549,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4394,7 +4562,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListKeysRequest) GetLimit() int32 {
@@ -4435,7 +4603,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4447,7 +4615,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4460,7 +4628,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListKeysResponse) GetItems() []*ApiKey {
@@ -4486,7 +4654,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4498,7 +4666,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4511,7 +4679,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetKeyRequest) GetName() string {
@@ -4530,7 +4698,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4710,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +4723,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateKeyRequest) GetKey() *ApiKey {
@@ -4574,7 +4742,7 @@ type DeleteKeyRequest struct {
 
 func (x *DeleteKeyRequest) Reset() {
 	*x = DeleteKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4586,7 +4754,7 @@ func (x *DeleteKeyRequest) String() string {
 func (*DeleteKeyRequest) ProtoMessage() {}
 
 func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4599,7 +4767,7 @@ func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *DeleteKeyRequest) GetName() string {
@@ -4625,7 +4793,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4637,7 +4805,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4650,7 +4818,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListChangesRequest) GetLimit() int32 {
@@ -4722,7 +4890,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4734,7 +4902,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4747,7 +4915,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Change) GetId() string {
@@ -4823,7 +4991,7 @@ type ListChangesResponse struct {
 
 func (x *ListChangesResponse) Reset() {
 	*x = ListChangesResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4835,7 +5003,7 @@ func (x *ListChangesResponse) String() string {
 func (*ListChangesResponse) ProtoMessage() {}
 
 func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4848,7 +5016,7 @@ func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListChangesResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListChangesResponse) GetItems() []*Change {
@@ -4873,7 +5041,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4885,7 +5053,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4898,7 +5066,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 type WhoAmIResponse struct {
@@ -4911,7 +5079,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4923,7 +5091,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4936,7 +5104,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -4951,6 +5119,130 @@ func (x *WhoAmIResponse) GetRoles() []string {
 		return x.Roles
 	}
 	return nil
+}
+
+// Sent is what the destination got. Credentials are masked.
+type TestSubscriptionResponse_Sent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For instance "POST", "PUB".
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The URL, exchange or subject.
+	Target  string                                  `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Headers []*TestSubscriptionResponse_Sent_Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	// Up to 64 KiB. What is not UTF-8 is replaced.
+	Body          string `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionResponse_Sent) Reset() {
+	*x = TestSubscriptionResponse_Sent{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionResponse_Sent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionResponse_Sent) ProtoMessage() {}
+
+func (x *TestSubscriptionResponse_Sent) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionResponse_Sent.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionResponse_Sent) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{13, 0}
+}
+
+func (x *TestSubscriptionResponse_Sent) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse_Sent) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse_Sent) GetHeaders() []*TestSubscriptionResponse_Sent_Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *TestSubscriptionResponse_Sent) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+type TestSubscriptionResponse_Sent_Header struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) Reset() {
+	*x = TestSubscriptionResponse_Sent_Header{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionResponse_Sent_Header) ProtoMessage() {}
+
+func (x *TestSubscriptionResponse_Sent_Header) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionResponse_Sent_Header.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionResponse_Sent_Header) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{13, 0, 0}
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
 }
 
 type SimulatePolicyResponse_Verdict struct {
@@ -4968,7 +5260,7 @@ type SimulatePolicyResponse_Verdict struct {
 
 func (x *SimulatePolicyResponse_Verdict) Reset() {
 	*x = SimulatePolicyResponse_Verdict{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4980,7 +5272,7 @@ func (x *SimulatePolicyResponse_Verdict) String() string {
 func (*SimulatePolicyResponse_Verdict) ProtoMessage() {}
 
 func (x *SimulatePolicyResponse_Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4993,7 +5285,7 @@ func (x *SimulatePolicyResponse_Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatePolicyResponse_Verdict.ProtoReflect.Descriptor instead.
 func (*SimulatePolicyResponse_Verdict) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22, 0}
 }
 
 func (x *SimulatePolicyResponse_Verdict) GetId() string {
@@ -5043,7 +5335,7 @@ type PublishEventsResponse_Result struct {
 
 func (x *PublishEventsResponse_Result) Reset() {
 	*x = PublishEventsResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5055,7 +5347,7 @@ func (x *PublishEventsResponse_Result) String() string {
 func (*PublishEventsResponse_Result) ProtoMessage() {}
 
 func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5068,7 +5360,7 @@ func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse_Result.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35, 0}
 }
 
 func (x *PublishEventsResponse_Result) GetId() string {
@@ -5107,7 +5399,7 @@ type RetryDeadLettersResponse_Result struct {
 
 func (x *RetryDeadLettersResponse_Result) Reset() {
 	*x = RetryDeadLettersResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5119,7 +5411,7 @@ func (x *RetryDeadLettersResponse_Result) String() string {
 func (*RetryDeadLettersResponse_Result) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5132,7 +5424,7 @@ func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse_Result.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56, 0}
 }
 
 func (x *RetryDeadLettersResponse_Result) GetId() string {
@@ -5174,7 +5466,7 @@ var File_posthorn_v1_api_proto protoreflect.FileDescriptor
 
 const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x15posthorn/v1/api.proto\x12\vposthorn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\x1a\x18posthorn/v1/config.proto\x1a\x17posthorn/v1/event.proto\"u\n" +
+	"\x15posthorn/v1/api.proto\x12\vposthorn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\x1a\x18posthorn/v1/config.proto\x1a\x17posthorn/v1/event.proto\"u\n" +
 	"\x12ListSourcesRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
@@ -5208,7 +5500,29 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x16PutSubscriptionRequest\x12=\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x19.posthorn.v1.SubscriptionR\fsubscription\"/\n" +
 	"\x19DeleteSubscriptionRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"v\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"m\n" +
+	"\x17TestSubscriptionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x04data\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x04data\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\"\xf2\x03\n" +
+	"\x18TestSubscriptionResponse\x12\x0e\n" +
+	"\x02ok\x18\x01 \x01(\bR\x02ok\x12>\n" +
+	"\x04sent\x18\x02 \x01(\v2*.posthorn.v1.TestSubscriptionResponse.SentR\x04sent\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\x05R\x06status\x12\x1a\n" +
+	"\bresponse\x18\x04 \x01(\tR\bresponse\x123\n" +
+	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x1f\n" +
+	"\verror_class\x18\x06 \x01(\tR\n" +
+	"errorClass\x12\x14\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x12\x18\n" +
+	"\aoutcome\x18\b \x01(\tR\aoutcome\x1a\xcb\x01\n" +
+	"\x04Sent\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12K\n" +
+	"\aheaders\x18\x03 \x03(\v21.posthorn.v1.TestSubscriptionResponse.Sent.HeaderR\aheaders\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\tR\x04body\x1a2\n" +
+	"\x06Header\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"v\n" +
 	"\x13ListPoliciesRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
@@ -5566,13 +5880,14 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\tGetSource\x12\x1d.posthorn.v1.GetSourceRequest\x1a\x13.posthorn.v1.Source\x12E\n" +
 	"\fCreateSource\x12 .posthorn.v1.CreateSourceRequest\x1a\x13.posthorn.v1.Source\x12?\n" +
 	"\tPutSource\x12\x1d.posthorn.v1.PutSourceRequest\x1a\x13.posthorn.v1.Source\x12H\n" +
-	"\fDeleteSource\x12 .posthorn.v1.DeleteSourceRequest\x1a\x16.google.protobuf.Empty2\xce\x03\n" +
+	"\fDeleteSource\x12 .posthorn.v1.DeleteSourceRequest\x1a\x16.google.protobuf.Empty2\xaf\x04\n" +
 	"\x13SubscriptionService\x12b\n" +
 	"\x11ListSubscriptions\x12%.posthorn.v1.ListSubscriptionsRequest\x1a&.posthorn.v1.ListSubscriptionsResponse\x12Q\n" +
 	"\x0fGetSubscription\x12#.posthorn.v1.GetSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12W\n" +
 	"\x12CreateSubscription\x12&.posthorn.v1.CreateSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12Q\n" +
 	"\x0fPutSubscription\x12#.posthorn.v1.PutSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12T\n" +
-	"\x12DeleteSubscription\x12&.posthorn.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty2\x80\x05\n" +
+	"\x12DeleteSubscription\x12&.posthorn.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty\x12_\n" +
+	"\x10TestSubscription\x12$.posthorn.v1.TestSubscriptionRequest\x1a%.posthorn.v1.TestSubscriptionResponse2\x80\x05\n" +
 	"\rPolicyService\x12S\n" +
 	"\fListPolicies\x12 .posthorn.v1.ListPoliciesRequest\x1a!.posthorn.v1.ListPoliciesResponse\x12?\n" +
 	"\tGetPolicy\x12\x1d.posthorn.v1.GetPolicyRequest\x1a\x13.posthorn.v1.Policy\x12E\n" +
@@ -5638,275 +5953,286 @@ func file_posthorn_v1_api_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_api_proto_rawDescData
 }
 
-var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
 var file_posthorn_v1_api_proto_goTypes = []any{
-	(*ListSourcesRequest)(nil),              // 0: posthorn.v1.ListSourcesRequest
-	(*ListSourcesResponse)(nil),             // 1: posthorn.v1.ListSourcesResponse
-	(*GetSourceRequest)(nil),                // 2: posthorn.v1.GetSourceRequest
-	(*CreateSourceRequest)(nil),             // 3: posthorn.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),                // 4: posthorn.v1.PutSourceRequest
-	(*DeleteSourceRequest)(nil),             // 5: posthorn.v1.DeleteSourceRequest
-	(*ListSubscriptionsRequest)(nil),        // 6: posthorn.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),       // 7: posthorn.v1.ListSubscriptionsResponse
-	(*GetSubscriptionRequest)(nil),          // 8: posthorn.v1.GetSubscriptionRequest
-	(*CreateSubscriptionRequest)(nil),       // 9: posthorn.v1.CreateSubscriptionRequest
-	(*PutSubscriptionRequest)(nil),          // 10: posthorn.v1.PutSubscriptionRequest
-	(*DeleteSubscriptionRequest)(nil),       // 11: posthorn.v1.DeleteSubscriptionRequest
-	(*ListPoliciesRequest)(nil),             // 12: posthorn.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),            // 13: posthorn.v1.ListPoliciesResponse
-	(*GetPolicyRequest)(nil),                // 14: posthorn.v1.GetPolicyRequest
-	(*CreatePolicyRequest)(nil),             // 15: posthorn.v1.CreatePolicyRequest
-	(*PutPolicyRequest)(nil),                // 16: posthorn.v1.PutPolicyRequest
-	(*DeletePolicyRequest)(nil),             // 17: posthorn.v1.DeletePolicyRequest
-	(*SimulatePolicyRequest)(nil),           // 18: posthorn.v1.SimulatePolicyRequest
-	(*SimulatedRequest)(nil),                // 19: posthorn.v1.SimulatedRequest
-	(*SimulatePolicyResponse)(nil),          // 20: posthorn.v1.SimulatePolicyResponse
-	(*ListPolicyVersionsRequest)(nil),       // 21: posthorn.v1.ListPolicyVersionsRequest
-	(*ListPolicyVersionsResponse)(nil),      // 22: posthorn.v1.ListPolicyVersionsResponse
-	(*RevertPolicyRequest)(nil),             // 23: posthorn.v1.RevertPolicyRequest
-	(*ListAuthorizationsRequest)(nil),       // 24: posthorn.v1.ListAuthorizationsRequest
-	(*ListAuthorizationsResponse)(nil),      // 25: posthorn.v1.ListAuthorizationsResponse
-	(*GetAuthorizationRequest)(nil),         // 26: posthorn.v1.GetAuthorizationRequest
-	(*CreateAuthorizationRequest)(nil),      // 27: posthorn.v1.CreateAuthorizationRequest
-	(*PutAuthorizationRequest)(nil),         // 28: posthorn.v1.PutAuthorizationRequest
-	(*DeleteAuthorizationRequest)(nil),      // 29: posthorn.v1.DeleteAuthorizationRequest
-	(*PublishEventRequest)(nil),             // 30: posthorn.v1.PublishEventRequest
-	(*PublishEventResponse)(nil),            // 31: posthorn.v1.PublishEventResponse
-	(*PublishEventsRequest)(nil),            // 32: posthorn.v1.PublishEventsRequest
-	(*PublishEventsResponse)(nil),           // 33: posthorn.v1.PublishEventsResponse
-	(*ListEventsRequest)(nil),               // 34: posthorn.v1.ListEventsRequest
-	(*EventSummary)(nil),                    // 35: posthorn.v1.EventSummary
-	(*ListEventsResponse)(nil),              // 36: posthorn.v1.ListEventsResponse
-	(*GetEventRequest)(nil),                 // 37: posthorn.v1.GetEventRequest
-	(*TraceEventRequest)(nil),               // 38: posthorn.v1.TraceEventRequest
-	(*TraceEventResponse)(nil),              // 39: posthorn.v1.TraceEventResponse
-	(*TraceEntry)(nil),                      // 40: posthorn.v1.TraceEntry
-	(*Attempt)(nil),                         // 41: posthorn.v1.Attempt
-	(*ReplayEventRequest)(nil),              // 42: posthorn.v1.ReplayEventRequest
-	(*ReplayEventResponse)(nil),             // 43: posthorn.v1.ReplayEventResponse
-	(*Rejection)(nil),                       // 44: posthorn.v1.Rejection
-	(*ListRejectionsRequest)(nil),           // 45: posthorn.v1.ListRejectionsRequest
-	(*ListRejectionsResponse)(nil),          // 46: posthorn.v1.ListRejectionsResponse
-	(*DeadLetter)(nil),                      // 47: posthorn.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),          // 48: posthorn.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),         // 49: posthorn.v1.ListDeadLettersResponse
-	(*RetryDeadLettersRequest)(nil),         // 50: posthorn.v1.RetryDeadLettersRequest
-	(*DeleteDeadLetterRequest)(nil),         // 51: posthorn.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLettersRequest)(nil),        // 52: posthorn.v1.DeleteDeadLettersRequest
-	(*DeleteDeadLettersResponse)(nil),       // 53: posthorn.v1.DeleteDeadLettersResponse
-	(*RetryDeadLettersResponse)(nil),        // 54: posthorn.v1.RetryDeadLettersResponse
-	(*SignInRequest)(nil),                   // 55: posthorn.v1.SignInRequest
-	(*SignInResponse)(nil),                  // 56: posthorn.v1.SignInResponse
-	(*GetSigningKeysRequest)(nil),           // 57: posthorn.v1.GetSigningKeysRequest
-	(*RotateSigningKeyRequest)(nil),         // 58: posthorn.v1.RotateSigningKeyRequest
-	(*GetSigningKeysResponse)(nil),          // 59: posthorn.v1.GetSigningKeysResponse
-	(*JsonWebKey)(nil),                      // 60: posthorn.v1.JsonWebKey
-	(*User)(nil),                            // 61: posthorn.v1.User
-	(*ListUsersRequest)(nil),                // 62: posthorn.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),               // 63: posthorn.v1.ListUsersResponse
-	(*GetUserRequest)(nil),                  // 64: posthorn.v1.GetUserRequest
-	(*CreateUserRequest)(nil),               // 65: posthorn.v1.CreateUserRequest
-	(*PutUserRequest)(nil),                  // 66: posthorn.v1.PutUserRequest
-	(*DeleteUserRequest)(nil),               // 67: posthorn.v1.DeleteUserRequest
-	(*ApiKey)(nil),                          // 68: posthorn.v1.ApiKey
-	(*ListKeysRequest)(nil),                 // 69: posthorn.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),                // 70: posthorn.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),                   // 71: posthorn.v1.GetKeyRequest
-	(*CreateKeyRequest)(nil),                // 72: posthorn.v1.CreateKeyRequest
-	(*DeleteKeyRequest)(nil),                // 73: posthorn.v1.DeleteKeyRequest
-	(*ListChangesRequest)(nil),              // 74: posthorn.v1.ListChangesRequest
-	(*Change)(nil),                          // 75: posthorn.v1.Change
-	(*ListChangesResponse)(nil),             // 76: posthorn.v1.ListChangesResponse
-	(*WhoAmIRequest)(nil),                   // 77: posthorn.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),                  // 78: posthorn.v1.WhoAmIResponse
-	nil,                                     // 79: posthorn.v1.SimulatedRequest.HeadersEntry
-	(*SimulatePolicyResponse_Verdict)(nil),  // 80: posthorn.v1.SimulatePolicyResponse.Verdict
-	nil,                                     // 81: posthorn.v1.PublishEventRequest.ExtensionsEntry
-	(*PublishEventsResponse_Result)(nil),    // 82: posthorn.v1.PublishEventsResponse.Result
-	(*RetryDeadLettersResponse_Result)(nil), // 83: posthorn.v1.RetryDeadLettersResponse.Result
-	(*Source)(nil),                          // 84: posthorn.v1.Source
-	(*Subscription)(nil),                    // 85: posthorn.v1.Subscription
-	(*Policy)(nil),                          // 86: posthorn.v1.Policy
-	(*durationpb.Duration)(nil),             // 87: google.protobuf.Duration
-	(*Authorization)(nil),                   // 88: posthorn.v1.Authorization
-	(*timestamppb.Timestamp)(nil),           // 89: google.protobuf.Timestamp
-	(Event_Direction)(0),                    // 90: posthorn.v1.Event.Direction
-	(*Violation)(nil),                       // 91: posthorn.v1.Violation
-	(*Step)(nil),                            // 92: posthorn.v1.Step
-	(*Meta)(nil),                            // 93: posthorn.v1.Meta
-	(*Refusal)(nil),                         // 94: posthorn.v1.Refusal
-	(*emptypb.Empty)(nil),                   // 95: google.protobuf.Empty
-	(*Event)(nil),                           // 96: posthorn.v1.Event
+	(*ListSourcesRequest)(nil),                   // 0: posthorn.v1.ListSourcesRequest
+	(*ListSourcesResponse)(nil),                  // 1: posthorn.v1.ListSourcesResponse
+	(*GetSourceRequest)(nil),                     // 2: posthorn.v1.GetSourceRequest
+	(*CreateSourceRequest)(nil),                  // 3: posthorn.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),                     // 4: posthorn.v1.PutSourceRequest
+	(*DeleteSourceRequest)(nil),                  // 5: posthorn.v1.DeleteSourceRequest
+	(*ListSubscriptionsRequest)(nil),             // 6: posthorn.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),            // 7: posthorn.v1.ListSubscriptionsResponse
+	(*GetSubscriptionRequest)(nil),               // 8: posthorn.v1.GetSubscriptionRequest
+	(*CreateSubscriptionRequest)(nil),            // 9: posthorn.v1.CreateSubscriptionRequest
+	(*PutSubscriptionRequest)(nil),               // 10: posthorn.v1.PutSubscriptionRequest
+	(*DeleteSubscriptionRequest)(nil),            // 11: posthorn.v1.DeleteSubscriptionRequest
+	(*TestSubscriptionRequest)(nil),              // 12: posthorn.v1.TestSubscriptionRequest
+	(*TestSubscriptionResponse)(nil),             // 13: posthorn.v1.TestSubscriptionResponse
+	(*ListPoliciesRequest)(nil),                  // 14: posthorn.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),                 // 15: posthorn.v1.ListPoliciesResponse
+	(*GetPolicyRequest)(nil),                     // 16: posthorn.v1.GetPolicyRequest
+	(*CreatePolicyRequest)(nil),                  // 17: posthorn.v1.CreatePolicyRequest
+	(*PutPolicyRequest)(nil),                     // 18: posthorn.v1.PutPolicyRequest
+	(*DeletePolicyRequest)(nil),                  // 19: posthorn.v1.DeletePolicyRequest
+	(*SimulatePolicyRequest)(nil),                // 20: posthorn.v1.SimulatePolicyRequest
+	(*SimulatedRequest)(nil),                     // 21: posthorn.v1.SimulatedRequest
+	(*SimulatePolicyResponse)(nil),               // 22: posthorn.v1.SimulatePolicyResponse
+	(*ListPolicyVersionsRequest)(nil),            // 23: posthorn.v1.ListPolicyVersionsRequest
+	(*ListPolicyVersionsResponse)(nil),           // 24: posthorn.v1.ListPolicyVersionsResponse
+	(*RevertPolicyRequest)(nil),                  // 25: posthorn.v1.RevertPolicyRequest
+	(*ListAuthorizationsRequest)(nil),            // 26: posthorn.v1.ListAuthorizationsRequest
+	(*ListAuthorizationsResponse)(nil),           // 27: posthorn.v1.ListAuthorizationsResponse
+	(*GetAuthorizationRequest)(nil),              // 28: posthorn.v1.GetAuthorizationRequest
+	(*CreateAuthorizationRequest)(nil),           // 29: posthorn.v1.CreateAuthorizationRequest
+	(*PutAuthorizationRequest)(nil),              // 30: posthorn.v1.PutAuthorizationRequest
+	(*DeleteAuthorizationRequest)(nil),           // 31: posthorn.v1.DeleteAuthorizationRequest
+	(*PublishEventRequest)(nil),                  // 32: posthorn.v1.PublishEventRequest
+	(*PublishEventResponse)(nil),                 // 33: posthorn.v1.PublishEventResponse
+	(*PublishEventsRequest)(nil),                 // 34: posthorn.v1.PublishEventsRequest
+	(*PublishEventsResponse)(nil),                // 35: posthorn.v1.PublishEventsResponse
+	(*ListEventsRequest)(nil),                    // 36: posthorn.v1.ListEventsRequest
+	(*EventSummary)(nil),                         // 37: posthorn.v1.EventSummary
+	(*ListEventsResponse)(nil),                   // 38: posthorn.v1.ListEventsResponse
+	(*GetEventRequest)(nil),                      // 39: posthorn.v1.GetEventRequest
+	(*TraceEventRequest)(nil),                    // 40: posthorn.v1.TraceEventRequest
+	(*TraceEventResponse)(nil),                   // 41: posthorn.v1.TraceEventResponse
+	(*TraceEntry)(nil),                           // 42: posthorn.v1.TraceEntry
+	(*Attempt)(nil),                              // 43: posthorn.v1.Attempt
+	(*ReplayEventRequest)(nil),                   // 44: posthorn.v1.ReplayEventRequest
+	(*ReplayEventResponse)(nil),                  // 45: posthorn.v1.ReplayEventResponse
+	(*Rejection)(nil),                            // 46: posthorn.v1.Rejection
+	(*ListRejectionsRequest)(nil),                // 47: posthorn.v1.ListRejectionsRequest
+	(*ListRejectionsResponse)(nil),               // 48: posthorn.v1.ListRejectionsResponse
+	(*DeadLetter)(nil),                           // 49: posthorn.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),               // 50: posthorn.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),              // 51: posthorn.v1.ListDeadLettersResponse
+	(*RetryDeadLettersRequest)(nil),              // 52: posthorn.v1.RetryDeadLettersRequest
+	(*DeleteDeadLetterRequest)(nil),              // 53: posthorn.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLettersRequest)(nil),             // 54: posthorn.v1.DeleteDeadLettersRequest
+	(*DeleteDeadLettersResponse)(nil),            // 55: posthorn.v1.DeleteDeadLettersResponse
+	(*RetryDeadLettersResponse)(nil),             // 56: posthorn.v1.RetryDeadLettersResponse
+	(*SignInRequest)(nil),                        // 57: posthorn.v1.SignInRequest
+	(*SignInResponse)(nil),                       // 58: posthorn.v1.SignInResponse
+	(*GetSigningKeysRequest)(nil),                // 59: posthorn.v1.GetSigningKeysRequest
+	(*RotateSigningKeyRequest)(nil),              // 60: posthorn.v1.RotateSigningKeyRequest
+	(*GetSigningKeysResponse)(nil),               // 61: posthorn.v1.GetSigningKeysResponse
+	(*JsonWebKey)(nil),                           // 62: posthorn.v1.JsonWebKey
+	(*User)(nil),                                 // 63: posthorn.v1.User
+	(*ListUsersRequest)(nil),                     // 64: posthorn.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),                    // 65: posthorn.v1.ListUsersResponse
+	(*GetUserRequest)(nil),                       // 66: posthorn.v1.GetUserRequest
+	(*CreateUserRequest)(nil),                    // 67: posthorn.v1.CreateUserRequest
+	(*PutUserRequest)(nil),                       // 68: posthorn.v1.PutUserRequest
+	(*DeleteUserRequest)(nil),                    // 69: posthorn.v1.DeleteUserRequest
+	(*ApiKey)(nil),                               // 70: posthorn.v1.ApiKey
+	(*ListKeysRequest)(nil),                      // 71: posthorn.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                     // 72: posthorn.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                        // 73: posthorn.v1.GetKeyRequest
+	(*CreateKeyRequest)(nil),                     // 74: posthorn.v1.CreateKeyRequest
+	(*DeleteKeyRequest)(nil),                     // 75: posthorn.v1.DeleteKeyRequest
+	(*ListChangesRequest)(nil),                   // 76: posthorn.v1.ListChangesRequest
+	(*Change)(nil),                               // 77: posthorn.v1.Change
+	(*ListChangesResponse)(nil),                  // 78: posthorn.v1.ListChangesResponse
+	(*WhoAmIRequest)(nil),                        // 79: posthorn.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),                       // 80: posthorn.v1.WhoAmIResponse
+	(*TestSubscriptionResponse_Sent)(nil),        // 81: posthorn.v1.TestSubscriptionResponse.Sent
+	(*TestSubscriptionResponse_Sent_Header)(nil), // 82: posthorn.v1.TestSubscriptionResponse.Sent.Header
+	nil,                                     // 83: posthorn.v1.SimulatedRequest.HeadersEntry
+	(*SimulatePolicyResponse_Verdict)(nil),  // 84: posthorn.v1.SimulatePolicyResponse.Verdict
+	nil,                                     // 85: posthorn.v1.PublishEventRequest.ExtensionsEntry
+	(*PublishEventsResponse_Result)(nil),    // 86: posthorn.v1.PublishEventsResponse.Result
+	(*RetryDeadLettersResponse_Result)(nil), // 87: posthorn.v1.RetryDeadLettersResponse.Result
+	(*Source)(nil),                          // 88: posthorn.v1.Source
+	(*Subscription)(nil),                    // 89: posthorn.v1.Subscription
+	(*structpb.Value)(nil),                  // 90: google.protobuf.Value
+	(*durationpb.Duration)(nil),             // 91: google.protobuf.Duration
+	(*Policy)(nil),                          // 92: posthorn.v1.Policy
+	(*Authorization)(nil),                   // 93: posthorn.v1.Authorization
+	(*timestamppb.Timestamp)(nil),           // 94: google.protobuf.Timestamp
+	(Event_Direction)(0),                    // 95: posthorn.v1.Event.Direction
+	(*Violation)(nil),                       // 96: posthorn.v1.Violation
+	(*Step)(nil),                            // 97: posthorn.v1.Step
+	(*Meta)(nil),                            // 98: posthorn.v1.Meta
+	(*Refusal)(nil),                         // 99: posthorn.v1.Refusal
+	(*emptypb.Empty)(nil),                   // 100: google.protobuf.Empty
+	(*Event)(nil),                           // 101: posthorn.v1.Event
 }
 var file_posthorn_v1_api_proto_depIdxs = []int32{
-	84,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
-	84,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
-	84,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
-	85,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
-	85,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	85,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	86,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
-	86,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
-	86,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
-	86,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
-	19,  // 10: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
-	79,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
-	80,  // 12: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
-	87,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
-	86,  // 14: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
-	88,  // 15: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
-	88,  // 16: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	88,  // 17: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	89,  // 18: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
-	81,  // 19: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
-	30,  // 20: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
-	82,  // 21: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
-	89,  // 22: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 23: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
-	90,  // 24: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
-	89,  // 25: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
-	35,  // 26: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
-	40,  // 27: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
-	89,  // 28: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
-	87,  // 29: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
-	41,  // 30: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
-	87,  // 31: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	89,  // 32: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	89,  // 33: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
-	91,  // 34: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
-	92,  // 35: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
-	89,  // 36: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 37: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
-	44,  // 38: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
-	89,  // 39: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
-	89,  // 40: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 41: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	47,  // 42: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
-	89,  // 43: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 44: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	89,  // 45: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 46: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	83,  // 47: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
-	89,  // 48: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
-	60,  // 49: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
-	89,  // 50: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
-	93,  // 51: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
-	61,  // 52: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
-	61,  // 53: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
-	61,  // 54: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
-	89,  // 55: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	89,  // 56: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
-	93,  // 57: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
-	68,  // 58: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
-	68,  // 59: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
-	89,  // 60: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
-	89,  // 61: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
-	89,  // 62: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
-	75,  // 63: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
-	87,  // 64: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
-	94,  // 65: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
-	94,  // 66: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
-	0,   // 67: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
-	2,   // 68: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
-	3,   // 69: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
-	4,   // 70: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
-	5,   // 71: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
-	6,   // 72: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
-	8,   // 73: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
-	9,   // 74: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
-	10,  // 75: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
-	11,  // 76: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
-	12,  // 77: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
-	14,  // 78: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
-	15,  // 79: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
-	16,  // 80: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
-	17,  // 81: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
-	18,  // 82: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
-	21,  // 83: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
-	23,  // 84: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
-	24,  // 85: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
-	26,  // 86: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
-	27,  // 87: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
-	28,  // 88: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
-	29,  // 89: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
-	30,  // 90: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
-	32,  // 91: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
-	34,  // 92: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
-	37,  // 93: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
-	38,  // 94: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
-	42,  // 95: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
-	45,  // 96: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
-	48,  // 97: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
-	50,  // 98: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
-	51,  // 99: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
-	52,  // 100: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
-	77,  // 101: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
-	55,  // 102: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
-	57,  // 103: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
-	58,  // 104: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
-	62,  // 105: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
-	64,  // 106: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
-	65,  // 107: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
-	66,  // 108: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
-	67,  // 109: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
-	69,  // 110: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
-	71,  // 111: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
-	72,  // 112: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
-	73,  // 113: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
-	74,  // 114: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
-	1,   // 115: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
-	84,  // 116: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
-	84,  // 117: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
-	84,  // 118: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
-	95,  // 119: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	7,   // 120: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
-	85,  // 121: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
-	85,  // 122: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
-	85,  // 123: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
-	95,  // 124: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	13,  // 125: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
-	86,  // 126: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
-	86,  // 127: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
-	86,  // 128: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
-	95,  // 129: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
-	20,  // 130: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
-	22,  // 131: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
-	86,  // 132: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
-	25,  // 133: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
-	88,  // 134: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
-	88,  // 135: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
-	88,  // 136: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
-	95,  // 137: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
-	31,  // 138: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
-	33,  // 139: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
-	36,  // 140: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
-	96,  // 141: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
-	39,  // 142: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
-	43,  // 143: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
-	46,  // 144: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
-	49,  // 145: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
-	54,  // 146: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
-	95,  // 147: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
-	53,  // 148: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
-	78,  // 149: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
-	56,  // 150: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
-	59,  // 151: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
-	59,  // 152: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
-	63,  // 153: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
-	61,  // 154: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
-	61,  // 155: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
-	61,  // 156: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
-	95,  // 157: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
-	70,  // 158: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
-	68,  // 159: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
-	68,  // 160: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
-	95,  // 161: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
-	76,  // 162: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
-	115, // [115:163] is the sub-list for method output_type
-	67,  // [67:115] is the sub-list for method input_type
-	67,  // [67:67] is the sub-list for extension type_name
-	67,  // [67:67] is the sub-list for extension extendee
-	0,   // [0:67] is the sub-list for field type_name
+	88,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
+	88,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
+	88,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
+	89,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
+	89,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	89,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	90,  // 6: posthorn.v1.TestSubscriptionRequest.data:type_name -> google.protobuf.Value
+	81,  // 7: posthorn.v1.TestSubscriptionResponse.sent:type_name -> posthorn.v1.TestSubscriptionResponse.Sent
+	91,  // 8: posthorn.v1.TestSubscriptionResponse.latency:type_name -> google.protobuf.Duration
+	92,  // 9: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
+	92,  // 10: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
+	92,  // 11: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
+	92,  // 12: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
+	21,  // 13: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
+	83,  // 14: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
+	84,  // 15: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	91,  // 16: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
+	92,  // 17: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
+	93,  // 18: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
+	93,  // 19: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	93,  // 20: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	94,  // 21: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
+	85,  // 22: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
+	32,  // 23: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
+	86,  // 24: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
+	94,  // 25: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
+	94,  // 26: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
+	95,  // 27: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
+	94,  // 28: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
+	37,  // 29: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
+	42,  // 30: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
+	94,  // 31: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
+	91,  // 32: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
+	43,  // 33: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
+	91,  // 34: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	94,  // 35: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	94,  // 36: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
+	96,  // 37: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
+	97,  // 38: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
+	94,  // 39: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
+	94,  // 40: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
+	46,  // 41: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
+	94,  // 42: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
+	94,  // 43: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	94,  // 44: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	49,  // 45: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
+	94,  // 46: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	94,  // 47: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	94,  // 48: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	94,  // 49: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	87,  // 50: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
+	94,  // 51: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
+	62,  // 52: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
+	94,  // 53: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
+	98,  // 54: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
+	63,  // 55: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
+	63,  // 56: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
+	63,  // 57: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
+	94,  // 58: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	94,  // 59: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	98,  // 60: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
+	70,  // 61: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
+	70,  // 62: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
+	94,  // 63: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
+	94,  // 64: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
+	94,  // 65: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
+	77,  // 66: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
+	82,  // 67: posthorn.v1.TestSubscriptionResponse.Sent.headers:type_name -> posthorn.v1.TestSubscriptionResponse.Sent.Header
+	91,  // 68: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
+	99,  // 69: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
+	99,  // 70: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
+	0,   // 71: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
+	2,   // 72: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
+	3,   // 73: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
+	4,   // 74: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
+	5,   // 75: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
+	6,   // 76: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
+	8,   // 77: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
+	9,   // 78: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
+	10,  // 79: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
+	11,  // 80: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
+	12,  // 81: posthorn.v1.SubscriptionService.TestSubscription:input_type -> posthorn.v1.TestSubscriptionRequest
+	14,  // 82: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
+	16,  // 83: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
+	17,  // 84: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
+	18,  // 85: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
+	19,  // 86: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
+	20,  // 87: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
+	23,  // 88: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
+	25,  // 89: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
+	26,  // 90: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
+	28,  // 91: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
+	29,  // 92: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
+	30,  // 93: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
+	31,  // 94: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
+	32,  // 95: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
+	34,  // 96: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
+	36,  // 97: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
+	39,  // 98: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
+	40,  // 99: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
+	44,  // 100: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
+	47,  // 101: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
+	50,  // 102: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
+	52,  // 103: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
+	53,  // 104: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
+	54,  // 105: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
+	79,  // 106: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
+	57,  // 107: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
+	59,  // 108: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
+	60,  // 109: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
+	64,  // 110: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
+	66,  // 111: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
+	67,  // 112: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
+	68,  // 113: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
+	69,  // 114: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
+	71,  // 115: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
+	73,  // 116: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
+	74,  // 117: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
+	75,  // 118: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
+	76,  // 119: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
+	1,   // 120: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
+	88,  // 121: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
+	88,  // 122: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
+	88,  // 123: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
+	100, // 124: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	7,   // 125: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
+	89,  // 126: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
+	89,  // 127: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
+	89,  // 128: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
+	100, // 129: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	13,  // 130: posthorn.v1.SubscriptionService.TestSubscription:output_type -> posthorn.v1.TestSubscriptionResponse
+	15,  // 131: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
+	92,  // 132: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
+	92,  // 133: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
+	92,  // 134: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
+	100, // 135: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
+	22,  // 136: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
+	24,  // 137: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
+	92,  // 138: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
+	27,  // 139: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
+	93,  // 140: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
+	93,  // 141: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
+	93,  // 142: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
+	100, // 143: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
+	33,  // 144: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
+	35,  // 145: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
+	38,  // 146: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
+	101, // 147: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
+	41,  // 148: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
+	45,  // 149: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
+	48,  // 150: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
+	51,  // 151: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
+	56,  // 152: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
+	100, // 153: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
+	55,  // 154: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
+	80,  // 155: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
+	58,  // 156: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
+	61,  // 157: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
+	61,  // 158: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
+	65,  // 159: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
+	63,  // 160: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
+	63,  // 161: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
+	63,  // 162: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
+	100, // 163: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
+	72,  // 164: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
+	70,  // 165: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
+	70,  // 166: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
+	100, // 167: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
+	78,  // 168: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
+	120, // [120:169] is the sub-list for method output_type
+	71,  // [71:120] is the sub-list for method input_type
+	71,  // [71:71] is the sub-list for extension type_name
+	71,  // [71:71] is the sub-list for extension extendee
+	0,   // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_api_proto_init() }
@@ -5917,15 +6243,15 @@ func file_posthorn_v1_api_proto_init() {
 	file_posthorn_v1_broker_proto_init()
 	file_posthorn_v1_config_proto_init()
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_api_proto_msgTypes[61].OneofWrappers = []any{}
-	file_posthorn_v1_api_proto_msgTypes[68].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[63].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[70].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_api_proto_rawDesc), len(file_posthorn_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   84,
+			NumMessages:   88,
 			NumExtensions: 0,
 			NumServices:   10,
 		},

@@ -283,6 +283,7 @@ const (
 	SubscriptionService_CreateSubscription_FullMethodName = "/posthorn.v1.SubscriptionService/CreateSubscription"
 	SubscriptionService_PutSubscription_FullMethodName    = "/posthorn.v1.SubscriptionService/PutSubscription"
 	SubscriptionService_DeleteSubscription_FullMethodName = "/posthorn.v1.SubscriptionService/DeleteSubscription"
+	SubscriptionService_TestSubscription_FullMethodName   = "/posthorn.v1.SubscriptionService/TestSubscription"
 )
 
 // SubscriptionServiceClient is the client API for SubscriptionService service.
@@ -296,6 +297,10 @@ type SubscriptionServiceClient interface {
 	// PutSubscription creates or replaces.
 	PutSubscription(ctx context.Context, in *PutSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
 	DeleteSubscription(ctx context.Context, in *DeleteSubscriptionRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// TestSubscription sends a test event to the subscription's destination right now,
+	// outside the queue: one attempt within the timeout of its policy, whatever the
+	// subscription's filter says and even if it is disabled. Nothing is recorded.
+	TestSubscription(ctx context.Context, in *TestSubscriptionRequest, opts ...grpc.CallOption) (*TestSubscriptionResponse, error)
 }
 
 type subscriptionServiceClient struct {
@@ -356,6 +361,16 @@ func (c *subscriptionServiceClient) DeleteSubscription(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) TestSubscription(ctx context.Context, in *TestSubscriptionRequest, opts ...grpc.CallOption) (*TestSubscriptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TestSubscriptionResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_TestSubscription_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SubscriptionServiceServer is the server API for SubscriptionService service.
 // All implementations must embed UnimplementedSubscriptionServiceServer
 // for forward compatibility.
@@ -367,6 +382,10 @@ type SubscriptionServiceServer interface {
 	// PutSubscription creates or replaces.
 	PutSubscription(context.Context, *PutSubscriptionRequest) (*Subscription, error)
 	DeleteSubscription(context.Context, *DeleteSubscriptionRequest) (*emptypb.Empty, error)
+	// TestSubscription sends a test event to the subscription's destination right now,
+	// outside the queue: one attempt within the timeout of its policy, whatever the
+	// subscription's filter says and even if it is disabled. Nothing is recorded.
+	TestSubscription(context.Context, *TestSubscriptionRequest) (*TestSubscriptionResponse, error)
 	mustEmbedUnimplementedSubscriptionServiceServer()
 }
 
@@ -391,6 +410,9 @@ func (UnimplementedSubscriptionServiceServer) PutSubscription(context.Context, *
 }
 func (UnimplementedSubscriptionServiceServer) DeleteSubscription(context.Context, *DeleteSubscriptionRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSubscription not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) TestSubscription(context.Context, *TestSubscriptionRequest) (*TestSubscriptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TestSubscription not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) mustEmbedUnimplementedSubscriptionServiceServer() {}
 func (UnimplementedSubscriptionServiceServer) testEmbeddedByValue()                             {}
@@ -503,6 +525,24 @@ func _SubscriptionService_DeleteSubscription_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_TestSubscription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TestSubscriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).TestSubscription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_TestSubscription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).TestSubscription(ctx, req.(*TestSubscriptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SubscriptionService_ServiceDesc is the grpc.ServiceDesc for SubscriptionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -529,6 +569,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSubscription",
 			Handler:    _SubscriptionService_DeleteSubscription_Handler,
+		},
+		{
+			MethodName: "TestSubscription",
+			Handler:    _SubscriptionService_TestSubscription_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
