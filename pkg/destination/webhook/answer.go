@@ -107,6 +107,9 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 
 // noAnswer is the result of an attempt that ended in err.
 func noAnswer(ctx context.Context, err error) destination.Result {
+	if e, ok := errors.AsType[*tokenError](err); ok {
+		return destination.Result{ErrorClass: e.class, Err: e}
+	}
 	class := classOf(ctx, err)
 	text := err.Error()
 	if class == destination.ClassTimeout {

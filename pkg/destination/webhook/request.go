@@ -20,10 +20,7 @@ import (
 // newRequest makes the request of one attempt. Nothing of it is reused: the
 // transport may still be writing one whose answer, or whose end, is known.
 func (w *Webhook) newRequest(ctx context.Context, m *destination.Message) *http.Request {
-	body := m.Event.Data
-	if w.format == posthornv1.Webhook_CLOUDEVENTS_STRUCTURED {
-		body = structured(m.Event)
-	}
+	body := w.body(m)
 	req := w.template.WithContext(ctx)
 	req.Header = w.header(m, body)
 	if len(body) > 0 {
@@ -36,6 +33,14 @@ func (w *Webhook) newRequest(ctx context.Context, m *destination.Message) *http.
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
 	return req
+}
+
+// body returns what is sent, which must not be changed.
+func (w *Webhook) body(m *destination.Message) []byte {
+	if w.format == posthornv1.Webhook_CLOUDEVENTS_STRUCTURED {
+		return structured(m.Event)
+	}
+	return m.Event.Data
 }
 
 // A headerMaker fills a header whose values share one array.
