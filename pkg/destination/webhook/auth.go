@@ -80,28 +80,28 @@ func (c *Client) transportFor(cert *clientCert) *http.Transport {
 // roundTrip makes a request and returns its answer. Where the endpoint wants tokens
 // and does not take the one that it got, it is asked once more, with a new one: a
 // 401 says that the request was not looked at.
-func (w *Webhook) roundTrip(ctx context.Context, make func() *http.Request) (*http.Response, error) {
+func (w *Webhook) roundTrip(ctx context.Context, newRequest func() *http.Request) (*http.Response, error) {
 	// The transport itself, not an http.Client: that would follow redirects.
 	transport := w.client.transportFor(w.cert)
 	if w.tokens == nil {
-		return transport.RoundTrip(make())
+		return transport.RoundTrip(newRequest())
 	}
 	token, err := w.tokens.get(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	req := make()
+	req := newRequest()
 	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := transport.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
-	fresh, err := w.tokens.get(ctx, token)
-	if err != nil || fresh == token {
-		return resp, nil // the endpoint's word is what is known
+	fresh, tokenErr := w.tokens.get(ctx, token)
+	if tokenErr != nil || fresh == token {
+		return resp, err // the endpoint's word is what is known
 	}
 	readBody(resp)
-	req = make()
+	req = newRequest()
 	req.Header.Set("Authorization", "Bearer "+fresh)
 	return transport.RoundTrip(req)
 }

@@ -217,7 +217,9 @@ func TestWithoutATokenNothingIsSent(t *testing.T) {
 		{"no token", answers(200, "application/json", `{"hush":1}`), "", destination.ClassAuth, "cannot be read"},
 		{"a token of another type", answers(200, "application/json", `{"access_token":"hush","token_type":"mac"}`), "", destination.ClassAuth, "no bearer token"},
 		{"a token that splits a header", answers(200, "application/json", `{"access_token":"hush\r\nX: y"}`), "", destination.ClassAuth, "no bearer token"},
-		{"elsewhere", func(_ int64, rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/other", http.StatusTemporaryRedirect) }, "", destination.ClassAuth, "307"},
+		{"elsewhere", func(_ int64, rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "/other", http.StatusTemporaryRedirect)
+		}, "", destination.ClassAuth, "307"},
 		{"nobody there", nil, "http://127.0.0.1:1", destination.ClassConnect, "refused"},
 		{"an address that is not allowed", nil, "http://10.0.0.1", destination.ClassBlocked, "--allow-net"},
 	}

@@ -131,7 +131,7 @@ func newTokenError(ctx context.Context, err error) *tokenError {
 		if class == destination.ClassTimeout {
 			text = "the token endpoint did not answer in time"
 		}
-		return &tokenError{text: clean(text), class: class, cause: u.Err}
+		return &tokenError{text: destination.Clean(text), class: class, cause: u.Err}
 	}
 	// The others quote the answer.
 	return &tokenError{text: "the answer of the token endpoint cannot be read", class: destination.ClassAuth}
