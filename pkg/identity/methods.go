@@ -28,6 +28,8 @@ var Methods = map[string]Requirement{
 	"/posthorn.v1.SubscriptionService/CreateSubscription": "subscriptions:write",
 	"/posthorn.v1.SubscriptionService/PutSubscription":    "subscriptions:write",
 	"/posthorn.v1.SubscriptionService/DeleteSubscription": "subscriptions:write",
+	// It sends something out, with the subscription's credentials.
+	"/posthorn.v1.SubscriptionService/TestSubscription": "subscriptions:write",
 
 	"/posthorn.v1.PolicyService/ListPolicies": "policies:read",
 	"/posthorn.v1.PolicyService/GetPolicy":    "policies:read",

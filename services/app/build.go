@@ -19,7 +19,6 @@ import (
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/dedup"
-	"github.com/posthornhq/posthorn/pkg/destination/webhook"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/ledger"
@@ -147,10 +146,13 @@ func (a *App) build(ctx context.Context) error {
 		accept, publish = broker.NewClient(conn), remoteBroker(conn)
 	}
 
+	destinations := newOpener(cfg.AllowNet, cfg.Dispatch.Concurrency, a.log)
+	a.add("destinations", destinations.run, nil)
+
 	// The Master API, here or there.
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
-		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Commit: a.wait, Broker: publish,
+		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Commit: a.wait, Broker: publish, Tester: destinations,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
 		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
@@ -187,7 +189,7 @@ func (a *App) build(ctx context.Context) error {
 		}
 	}
 	if roles.Has(config.Dispatcher) {
-		if err := a.dispatcher(js, cat, claims, state, master, spans); err != nil {
+		if err := a.dispatcher(js, cat, claims, state, master, destinations, spans); err != nil {
 			return err
 		}
 	}
@@ -283,13 +285,11 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 }
 
 // dispatcher adds the parts that deliver.
-func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API, spans *telemetry.Spans) error {
-	guard := netguard.New(a.cfg.AllowNet)
-	client := webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(a.cfg.Dispatch.Concurrency, 128)})
+func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API, destinations *opener, spans *telemetry.Spans) error {
 	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
 		Events: s.events, Queue: q, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
-		Open: (&opener{webhooks: client}).open,
+		Open: destinations.Open,
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},
@@ -301,10 +301,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 	cat.OnChange(d.CatalogChanged)
 	a.add("undertaker", func(ctx context.Context) error { return d.Bury(ctx, js) }, nil)
 	a.add("queue depth", func(ctx context.Context) error { return watchDepth(ctx, q, a.reg, a.log) }, nil)
-	a.add("dispatcher", func(ctx context.Context) error {
-		defer client.Close()
-		return d.Run(ctx)
-	}, nil)
+	a.add("dispatcher", d.Run, nil)
 	return nil
 }
 
