@@ -12,7 +12,7 @@ import (
 )
 
 func newSubscription(a *app) *cobra.Command {
-	return newResource(a, noun[*posthornv1.Subscription]{
+	n := noun[*posthornv1.Subscription]{
 		name: "subscription", plural: "subscriptions",
 		short: "Who gets which events",
 		example: `  posthorn subscription apply -f - <<EOF
@@ -30,7 +30,10 @@ func newSubscription(a *app) *cobra.Command {
 				priority(s.GetPriority()), subscriptionState(s), age(s.GetMeta().GetCreatedAt(), time.Now()),
 			}
 		},
-	})
+	}
+	cmd := newResource(a, n)
+	cmd.AddCommand(newSubscriptionTest(a, n))
+	return cmd
 }
 
 func priority(p posthornv1.Subscription_Priority) string {
@@ -53,6 +56,9 @@ func subscriptionState(s *posthornv1.Subscription) string {
 // destination shows where a subscription's deliveries go, without what may be
 // secret in it.
 func destination(s *posthornv1.Subscription) string {
+	if n := s.GetDestination().GetNats(); n != nil {
+		return n.GetUrl() + " " + n.GetSubject()
+	}
 	w := s.GetDestination().GetWebhook()
 	if w == nil {
 		return ""
