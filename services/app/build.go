@@ -146,7 +146,11 @@ func (a *App) build(ctx context.Context) error {
 		accept, publish = broker.NewClient(conn), remoteBroker(conn)
 	}
 
-	destinations := newOpener(cfg.AllowNet, cfg.Dispatch.Concurrency, a.log)
+	own := ""
+	if a.server != nil {
+		own = nc.ConnectedServerId()
+	}
+	destinations := newOpener(cfg, own, a.log)
 	a.add("destinations", destinations.run, nil)
 
 	// The Master API, here or there.

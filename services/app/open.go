@@ -3,8 +3,11 @@ package app
 import (
 	"context"
 	"log/slog"
-	"net/netip"
+	"slices"
+	"strings"
 
+	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/destination/nats"
 	"github.com/posthornhq/posthorn/pkg/destination/webhook"
@@ -21,12 +24,26 @@ type opener struct {
 	nats     *nats.Client
 }
 
-func newOpener(allow []netip.Prefix, concurrency int, log *slog.Logger) *opener {
-	guard := netguard.New(allow)
+// newOpener returns an opener. own is the ID of the embedded server, if there is one.
+func newOpener(cfg *config.Config, own string, log *slog.Logger) *opener {
+	guard := netguard.New(cfg.AllowNet)
 	return &opener{
-		webhooks: webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(concurrency, 128)}),
-		nats:     nats.NewClient(guard, log, nats.Config{}),
+		webhooks: webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(cfg.Dispatch.Concurrency, 128)}),
+		nats:     nats.NewClient(guard, log, nats.Config{OwnServer: own, OwnSubjects: ownSubjects()}),
 	}
+}
+
+// ownSubjects returns the first tokens of what the platform's streams take.
+func ownSubjects() []string {
+	var first []string
+	for _, a := range topology.Assets(topology.Config{}) {
+		for _, subject := range a.Stream.Subjects {
+			token, _, _ := strings.Cut(subject, ".")
+			first = append(first, token)
+		}
+	}
+	slices.Sort(first)
+	return slices.Compact(first)
 }
 
 // Open returns the destination of a subscription. It connects to nothing yet.

@@ -32,6 +32,11 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// ReconnectWait is the pause before a server is tried again. Default 1s.
 	ReconnectWait time.Duration
+	// OwnServer is the ID of the platform's embedded server, empty without one, and
+	// OwnSubjects what the platform's streams take there, as first tokens. Deliveries
+	// that lead to both are refused.
+	OwnServer   string
+	OwnSubjects []string
 	// RootCAs are trusted to sign the servers' certificates. Default those of the
 	// system.
 	RootCAs *x509.CertPool

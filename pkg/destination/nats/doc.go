@@ -11,8 +11,10 @@
 // It connects as any client would, through the guard that all outbound connections
 // go through, with the credentials of the subscription. It has no part in the
 // platform's own connections, and subjects of NATS itself ($JS, $KV, _INBOX) are
-// refused, also when a type leads to one. Who lets it reach the platform's own server
-// (--allow-net) gives its subjects away: they are then as open to it as to any client.
+// refused, also when a type leads to one. Where the operator lets it reach the
+// platform's embedded server (--allow-net), deliveries into the platform's own streams
+// are refused too. An external server that the platform shares with others is theirs
+// to divide into accounts: there, its subjects are as open as its permissions are.
 //
 // Destinations with the same server and credentials share a connection, which is made
 // when it is first needed and closed when nobody has used it for a while. The first

@@ -370,6 +370,26 @@ func TestNothingIsSentAfterClose(t *testing.T) {
 	}
 }
 
+// Only there: everywhere else events.> is anybody's.
+func TestThePlatformsOwnStreamsAreOutOfReach(t *testing.T) {
+	t.Parallel()
+	own, other := serve(t, server.Options{}), serve(t, server.Options{})
+	c := newClient(t, Config{OwnServer: own.ID(), OwnSubjects: []string{"events", "deliveries"}})
+	for _, tt := range []struct {
+		srv     *server.Server
+		subject string
+		want    destination.Verdict
+	}{
+		{own, "events.in.default.{type}", destination.Answered}, {own, "deliveries", destination.Answered},
+		{own, "eventsof.{type}", destination.Accepted}, {own, "a.events", destination.Accepted}, {other, "events.{type}", destination.Accepted},
+	} {
+		r := send(t, newSubject(t, c, &posthornv1.Nats{Url: tt.srv.ClientURL(), Subject: tt.subject}), newMessage())
+		if r.Verdict != tt.want {
+			t.Errorf("%s: result is %+v, want verdict %d", tt.subject, r, tt.want)
+		}
+	}
+}
+
 func TestAnAttemptThatIsOverDoesNotEndTheConnectingOfOthers(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, server.Options{})

@@ -1853,8 +1853,9 @@ func (x *Amqp) GetHeaders() map[string]string {
 }
 
 // Nats is a subject of a NATS system, to which the platform connects as any client
-// would. It is never the platform's own connection: what the platform keeps in its
-// own NATS is out of reach unless the URL and the credentials open it.
+// would, and never by its own connections. What the platform keeps in a NATS server
+// of its own is out of reach: deliveries into its streams are refused there. An
+// external server that is shared has to keep the platform's subjects apart by accounts.
 type Nats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// nats:// or tls://, without credentials; several with commas between them.
