@@ -264,6 +264,7 @@ func validHeaders(headers map[string]string) error {
 func reserved(name string) bool {
 	switch name {
 	case "hmac-sig", "content-type", "content-length", "content-encoding", "host", "traceparent", "tracestate",
+		"x-correlation-id", "idempotency-key", "x-idempotency-key", // one value for all would make all but the first a repeat
 		"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect":
 		return true
 	}
