@@ -89,6 +89,7 @@ type conn struct {
 	idle  *time.Timer
 
 	mu      sync.Mutex
+	gone    bool // closed for good; what is being connected is not kept
 	nc      *gonats.Conn
 	tries   int           // to connect again, that failed
 	failed  error         // why the last one did
@@ -101,7 +102,7 @@ func (c *Client) acquire(s settings) *conn {
 	defer c.mu.Unlock()
 	cn := c.conns[s]
 	if cn == nil {
-		cn = &conn{client: c, settings: s, servers: 1 + strings.Count(s.url, ","), changed: make(chan struct{})}
+		cn = &conn{client: c, settings: s, servers: 1 + strings.Count(s.url, ","), changed: make(chan struct{}), gone: c.closed}
 		c.conns[s] = cn
 	}
 	cn.users++
@@ -148,7 +149,7 @@ func (c *Client) Close() {
 func (c *conn) close() {
 	c.mu.Lock()
 	nc := c.nc
-	c.nc = nil
+	c.nc, c.gone = nil, true
 	c.mu.Unlock()
 	if nc != nil {
 		nc.Close()
@@ -221,16 +222,16 @@ func (c *conn) open(ctx context.Context) (*gonats.Conn, error) {
 		}
 		return nil, err
 	}
-	c.client.mu.Lock()
-	closed := c.client.closed
-	c.client.mu.Unlock()
-	if closed {
+	c.mu.Lock()
+	gone := c.gone
+	if !gone {
+		c.nc = nc
+	}
+	c.mu.Unlock()
+	if gone { // while it was made
 		nc.Close()
 		return nil, gonats.ErrConnectionClosed
 	}
-	c.mu.Lock()
-	c.nc = nc
-	c.mu.Unlock()
 	return nc, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -388,6 +389,43 @@ func TestThePlatformsOwnStreamsAreOutOfReach(t *testing.T) {
 			t.Errorf("%s: result is %+v, want verdict %d", tt.subject, r, tt.want)
 		}
 	}
+}
+
+// Who gave up on a server that is slow to greet leaves no connection behind.
+func TestAConnectionThatCameTooLateIsNotKept(t *testing.T) {
+	t.Parallel()
+	lis, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lis.Close() })
+	c := newClient(t, Config{IdleTimeout: time.Millisecond, ConnectTimeout: 30 * time.Second})
+	d := newSubject(t, c, &posthornv1.Nats{Url: "nats://" + lis.Addr().String(), Subject: "a"})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if r := d.Send(ctx, newMessage()); r.ErrorClass != destination.ClassTimeout {
+		t.Fatalf("result is %+v, want a timeout", r)
+	}
+	until(t, "nobody uses the connection", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.conns) == 0
+	})
+	conn, err := lis.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		greet(conn, func(string, net.Conn) bool { return true })
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the connection was kept")
+	}
+	conn.Close()
 }
 
 func TestAnAttemptThatIsOverDoesNotEndTheConnectingOfOthers(t *testing.T) {

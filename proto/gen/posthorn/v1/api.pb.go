@@ -2598,7 +2598,7 @@ type Attempt struct {
 	// HTTP status; 0 when there was no answer.
 	Status  int32                `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
 	Latency *durationpb.Duration `protobuf:"bytes,4,opt,name=latency,proto3" json:"latency,omitempty"`
-	// Class of a transport error: timeout, connect, dns, tls, blocked, closed, other.
+	// Class of a transport error: timeout, connect, dns, tls, blocked, closed, auth, other.
 	ErrorClass string `protobuf:"bytes,5,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
 	Error      string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
 	// The first 4 KiB of the answer's body.
