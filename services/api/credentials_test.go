@@ -93,6 +93,45 @@ func TestHeadersStoredInClearAreUsedHiddenAndSealedByTheNextEdit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	const path = "/api/v1/subscriptions/erp"
+	header := r.storeInClear()
+	if got := header(); got != "hush-header" {
+		t.Errorf("in force is header %q, want the one that is stored", got)
+	}
+	answered := r.do("GET", path, "").lacks("hush").has("destination.webhook.headers.X-Key", "***").body
+	r.do("GET", "/api/v1/subscriptions", "").lacks("hush")
+	// The client has seen no more than a mask; the value must survive that.
+	r.do("PUT", path, strings.Replace(answered, "order.*", "invoice.*", 1)).is(http.StatusOK).has("credentialCount", 1).lacks("hush")
+	if got := header(); got != "hush-header" {
+		t.Errorf("after an edit header %q is in force, want the one that was stored", got)
+	}
+	r.do("GET", "/api/v1/audit", "").lacks("hush")
+	r.inClear("hush")
+}
+
+func TestHeadersStoredInClearAreSealedAtTheStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	header := r.storeInClear()
+	r.do("PUT", "/api/v1/subscriptions/other", `{"types":["#"],"destination":{"webhook":{"url":"https://erp.example/"}}}`).is(http.StatusOK)
+	for _, want := range []int{1, 0} {
+		if n, err := r.api.SealCredentials(t.Context()); n != want || err != nil {
+			t.Errorf("sealed %d, %v; want %d", n, err, want)
+		}
+	}
+	if got := header(); got != "hush-header" {
+		t.Errorf("header %q is in force, want the one that was stored", got)
+	}
+	r.do("GET", "/api/v1/subscriptions/erp", "").lacks("hush").has("secretCount", 1).has("credentialCount", 1).has("meta.updatedBy", "upgrade")
+	r.do("GET", "/api/v1/audit", "").lacks("hush")
+	r.inClear("hush")
+}
+
+// storeInClear makes subscription erp what an earlier version would have left, and
+// returns what says which header is in force.
+func (r *rig) storeInClear() (header func() string) {
+	t := r.t
+	t.Helper()
+	const path = "/api/v1/subscriptions/erp"
 	r.do("PUT", path, `{"types":["order.*"],"destination":{"webhook":{"url":"https://erp.example/hooks"}}}`).is(http.StatusOK)
 	kv, key := r.kv[topology.BucketConfig], catalog.Key(catalog.Subscriptions, "erp")
 	e, err := kv.Get(t.Context(), key)
@@ -115,22 +154,10 @@ func TestHeadersStoredInClearAreUsedHiddenAndSealedByTheNextEdit(t *testing.T) {
 	if err := r.catalog.WaitFor(t.Context(), revision, 0); err != nil {
 		t.Fatal(err)
 	}
-	header := func() string {
+	return func() string {
 		s, _ := r.catalog.Subscription("erp")
 		return s.Spec.GetDestination().GetWebhook().GetHeaders()["X-Key"]
 	}
-	if got := header(); got != "hush-header" {
-		t.Errorf("in force is header %q, want the one that is stored", got)
-	}
-	answered := r.do("GET", path, "").lacks("hush").has("destination.webhook.headers.X-Key", "***").body
-	r.do("GET", "/api/v1/subscriptions", "").lacks("hush")
-	// The client has seen no more than a mask; the value must survive that.
-	r.do("PUT", path, strings.Replace(answered, "order.*", "invoice.*", 1)).is(http.StatusOK).has("credentialCount", 1).lacks("hush")
-	if got := header(); got != "hush-header" {
-		t.Errorf("after an edit header %q is in force, want the one that was stored", got)
-	}
-	r.do("GET", "/api/v1/audit", "").lacks("hush")
-	r.inClear("hush")
 }
 
 func TestTheSDKWritesCredentialsAndKnowsWhatItReadBack(t *testing.T) {

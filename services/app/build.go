@@ -163,6 +163,9 @@ func (a *App) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if roles.Has(config.API) {
+		a.add("credentials", func(ctx context.Context) error { return a.sealCredentials(ctx, master) }, nil)
+	}
 	if older && roles.Has(config.API) {
 		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)
 	}
@@ -402,6 +405,19 @@ func (a *App) sealer() (s *seal.Sealer, older bool, err error) {
 	}
 	s, err = seal.New(key, old...)
 	return s, len(old) > 0, err
+}
+
+// sealCredentials seals what an earlier version stored in clear.
+func (a *App) sealCredentials(ctx context.Context, master *api.API) error {
+	n, err := master.SealCredentials(ctx)
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn("not all header values that were stored in clear could be sealed; an edit of their subscriptions does", "sealed", n, "err", err)
+	}
+	if n > 0 {
+		a.log.Info("header values that were stored in clear are sealed", "subscriptions", n)
+	}
+	<-ctx.Done()
+	return nil
 }
 
 func (a *App) sealKeyFile() string { return filepath.Join(a.cfg.Data, "seal.key") }
