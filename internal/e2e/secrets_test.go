@@ -33,9 +33,21 @@ func TestSecretsAreNowhereInClear(t *testing.T) {
 	secrets := map[string]string{
 		"the admin key": p.key, "a source's secret": "hush-source-7f3a91", "a subscription's secret": "hush-subscription-55b1e0",
 		"an interceptor's value": "hush-header-90cc1d", "a client secret": "hush-client-1b7d2a", "a password": "hush-password-c4408f",
+		"a header's value": "hush-value-2e8c04", "a bearer's token": "hush-bearer-b61d7f",
+		"a basic password": "hush-basic-08afc2", "an OAuth2 secret": "hush-oauth-d97e31", "a token of NATS": "hush-nats-6c20b8",
 	}
 	p.must("PUT", "/api/v1/sources/github", `{"kind":"GITHUB","secrets":["`+secrets["a source's secret"]+`"]}`)
-	p.must("PUT", "/api/v1/subscriptions/all", `{"types":["#"],"direction":"INCOMING","secrets":["`+secrets["a subscription's secret"]+`"],"destination":{"webhook":{"url":"`+s.URL+`"}}}`)
+	p.must("PUT", "/api/v1/subscriptions/all", `{"types":["#"],"direction":"INCOMING","secrets":["`+secrets["a subscription's secret"]+`"],"destination":{"webhook":{"url":"`+s.URL+`",
+		"headers":{"X-Key":"`+secrets["a header's value"]+`"},"auth":{"bearer":{"token":"`+secrets["a bearer's token"]+`"}}}}}`)
+	for name, destination := range map[string]string{
+		"basic":  `{"webhook":{"url":"https://erp.example/","auth":{"basic":{"username":"ann","password":"` + secrets["a basic password"] + `"}}}}`,
+		"oauth2": `{"webhook":{"url":"https://erp.example/","auth":{"oauth2":{"tokenUrl":"https://auth.example/","clientId":"me","clientSecret":"` + secrets["an OAuth2 secret"] + `"}}}}`,
+		"nats":   `{"nats":{"url":"nats://n.example","subject":"a","token":"` + secrets["a token of NATS"] + `"}}`,
+	} {
+		p.must("PUT", "/api/v1/subscriptions/"+name, `{"types":["none.such"],"direction":"INCOMING","destination":`+destination+`}`)
+	}
+	// Refused, since they were given for another server, and quoted nowhere.
+	p.api("PUT", "/api/v1/subscriptions/all", `{"types":["#"],"destination":{"webhook":{"url":"https://elsewhere.example/","headers":{"X-Key":"***"}}}}`)
 	p.must("PUT", "/api/v1/authorizations/default", `{"oauth":{"url":"https://auth.example/","clientId":"me","clientSecret":"`+secrets["a client secret"]+`"}}`)
 	p.must("PUT", "/api/v1/policies/guard", `{"security":{"flow":[{"headerValue":{"name":"X-Key","value":"`+secrets["an interceptor's value"]+`"}}]}}`)
 	p.must("PUT", "/api/v1/sources/guarded", `{"kind":"GENERIC","type":"a.b","policy":"guard"}`)
@@ -83,9 +95,14 @@ func TestSecretsAreNowhereInClear(t *testing.T) {
 		t.Errorf("the recorded requests are simulated as %s", simulated)
 	}
 	p.until("it is delivered", 20*time.Second, func() bool { return s.count() >= 2 })
+	for _, got := range s.all() {
+		if got.header.Get("X-Key") != secrets["a header's value"] || got.header.Get("Authorization") != "Bearer "+secrets["a bearer's token"] {
+			t.Errorf("the endpoint got headers %v, want those of the subscription", got.header)
+		}
+	}
 	answers := simulated
 	for _, path := range []string{
-		"/sources", "/subscriptions", "/policies", "/authorizations", "/users", "/keys", "/audit", "/events", "/rejections", "/deadletters", "/sources/github",
+		"/sources", "/subscriptions", "/policies", "/authorizations", "/users", "/keys", "/audit", "/events", "/rejections", "/deadletters", "/sources/github", "/subscriptions/all", "/subscriptions/nats",
 	} {
 		answers += p.must("GET", "/api/v1"+path, "")
 	}

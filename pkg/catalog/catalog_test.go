@@ -18,6 +18,7 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/catalog"
 	"github.com/posthornhq/posthorn/pkg/seal"
+	"github.com/posthornhq/posthorn/pkg/subscription"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -282,6 +283,43 @@ func TestAnEditWaitsForAllOfItsSecrets(t *testing.T) {
 	wait(t, c, 0, s.putSecrets(t, "subscriptions.erp", "whsec_bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
 	if got, ok := c.Subscription("erp"); !ok || got.Spec.GetTypes()[0] != "new.*" || len(got.Secrets) != 2 {
 		t.Errorf("with both secrets %v is in force (%t), want the new version", got, ok)
+	}
+}
+
+// The edit that points a subscription elsewhere is seen before the credentials for
+// there are; those that are known must not be sent there, nor must it go without.
+func TestADestinationWaitsForItsCredentials(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	c := s.start(t, quiet())
+	const key = "subscriptions.erp"
+	edit := func(host, token string) (config uint64, list []string) {
+		spec := sub("erp", "#", 0)
+		spec.GetDestination().GetWebhook().Url = "https://" + host + "/"
+		spec.GetDestination().GetWebhook().Auth = &posthornv1.WebhookAuth{Kind: &posthornv1.WebhookAuth_Bearer_{Bearer: &posthornv1.WebhookAuth_Bearer{Token: &token}}}
+		list = subscription.MergeSecrets(spec, nil)
+		subscription.ClearSecrets(spec)
+		subscription.CountSecrets(spec, list)
+		return s.put(t, key, spec), list
+	}
+	inForce := func(host, token string) {
+		t.Helper()
+		got, ok := c.Subscription("erp")
+		w := got.Spec.GetDestination().GetWebhook()
+		if !ok || w.GetUrl() != "https://"+host+"/" || w.GetAuth().GetBearer().GetToken() != token {
+			t.Errorf("in force is %s with token %q, want %s with %q", w.GetUrl(), w.GetAuth().GetBearer().GetToken(), host, token)
+		}
+	}
+	config, list := edit("erp.example", "hush")
+	wait(t, c, config, s.putSecrets(t, key, list...))
+	inForce("erp.example", "hush")
+	config, list = edit("new.example", "hush-new")
+	wait(t, c, config, 0)
+	inForce("erp.example", "hush")
+	wait(t, c, 0, s.putSecrets(t, key, list...))
+	inForce("new.example", "hush-new")
+	if p := c.Problems(); len(p) != 0 {
+		t.Errorf("problems are %v, want none", p)
 	}
 }
 

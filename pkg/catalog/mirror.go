@@ -172,6 +172,11 @@ func (c *Catalog) compile(kind, name string, data []byte, sealed value) error {
 		if err != nil {
 			return err
 		}
+		if secrets, err = subscription.FillCredentials(spec, secrets); errors.Is(err, subscription.ErrCredentialsMissing) {
+			return fmt.Errorf("catalog: %s: %w", Key(kind, name), errNotYet)
+		} else if err != nil {
+			return err
+		}
 		if err := subscription.Validate(spec); err != nil {
 			return err
 		}
@@ -248,11 +253,11 @@ func (c *Catalog) decode(data []byte, spec proto.Message, key string, sealed val
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, spec); err != nil {
 		return nil, fmt.Errorf("catalog: decode %s: %w", key, err)
 	}
-	if n, ok := spec.(interface{ GetName() string }); ok && Key(strings.SplitN(key, ".", 2)[0], n.GetName()) != key {
-		return nil, fmt.Errorf("catalog: %s holds a resource named %q", key, n.GetName())
+	if named, ok := spec.(interface{ GetName() string }); ok && Key(strings.SplitN(key, ".", 2)[0], named.GetName()) != key {
+		return nil, fmt.Errorf("catalog: %s holds a resource named %q", key, named.GetName())
 	}
-	counted, ok := spec.(interface{ GetSecretCount() int32 })
-	if !ok || counted.GetSecretCount() == 0 {
+	n := countOf(spec)
+	if n == 0 {
 		return nil, nil // what is stored beyond that is left from a resource that was deleted
 	}
 	if len(sealed.data) == 0 || sealed.deleted {
@@ -267,10 +272,22 @@ func (c *Catalog) decode(data []byte, spec proto.Message, key string, sealed val
 		// Its text would show what could not be read.
 		return nil, fmt.Errorf("catalog: secrets of %s are not a JSON array of strings", key)
 	}
-	if len(secrets) < int(counted.GetSecretCount()) {
+	if len(secrets) < n {
 		return nil, fmt.Errorf("catalog: %s: %w", key, errNotYet)
 	}
 	return secrets, nil
+}
+
+// countOf is how many secrets a resource says that it has.
+func countOf(spec proto.Message) int {
+	n := 0
+	if counted, ok := spec.(interface{ GetSecretCount() int32 }); ok {
+		n = int(counted.GetSecretCount())
+	}
+	if counted, ok := spec.(interface{ GetCredentialCount() int32 }); ok {
+		n += int(counted.GetCredentialCount())
+	}
+	return n
 }
 
 func (c *Catalog) remove(kind, name string) {

@@ -109,6 +109,16 @@ func (c *Client) RevertPolicy(ctx context.Context, name, version string) (*posth
 	return out, c.post(ctx, "/api/v1/policies/"+url.PathEscape(name)+":revert", &posthornv1.RevertPolicyRequest{Version: version}, out)
 }
 
+// TestSubscription sends a test event to a subscription's destination right now and
+// returns what came of it. That the destination did not take it is no error; see Ok.
+func (c *Client) TestSubscription(ctx context.Context, req *posthornv1.TestSubscriptionRequest) (*posthornv1.TestSubscriptionResponse, error) {
+	if req.GetName() == "" {
+		return nil, errNoName
+	}
+	out := new(posthornv1.TestSubscriptionResponse)
+	return out, c.post(ctx, "/api/v1/subscriptions/"+url.PathEscape(req.GetName())+":test", req, out)
+}
+
 // SimulatePolicy shows what a policy, or a draft of one, does to a request.
 func (c *Client) SimulatePolicy(ctx context.Context, req *posthornv1.SimulatePolicyRequest) (*posthornv1.SimulatePolicyResponse, error) {
 	out := new(posthornv1.SimulatePolicyResponse)

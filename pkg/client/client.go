@@ -37,7 +37,7 @@ type Config struct {
 	Key string
 
 	// HTTPClient makes the requests. Default: one of its own with a timeout of
-	// 30s, which follows no redirects.
+	// 45s, longer than any attempt at a delivery, which follows no redirects.
 	HTTPClient *http.Client
 
 	// TLS is how servers with https URLs are called. Default: by the authorities
@@ -104,7 +104,7 @@ func New(baseURL string, cfg Config) (*Client, error) {
 
 func defaultHTTPClient(tlsConfig *tls.Config) *http.Client {
 	h := &http.Client{
-		Timeout: 30 * time.Second,
+		Timeout: 45 * time.Second,
 		// A redirected publish would arrive as a GET without a body, and the key
 		// belongs to this server alone.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

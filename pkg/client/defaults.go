@@ -17,7 +17,7 @@ func settable(m proto.Message) proto.Message {
 	case *posthornv1.Source:
 		v.Meta, v.SecretCount = nil, 0
 	case *posthornv1.Subscription:
-		v.Meta, v.SecretCount = nil, 0
+		v.Meta, v.SecretCount, v.CredentialCount = nil, 0, 0
 	case *posthornv1.Policy:
 		v.Meta, v.Warnings, v.SecretCount = nil, nil, 0
 	case *posthornv1.Authorization:
@@ -55,6 +55,8 @@ func setMeta(m proto.Message, meta *posthornv1.Meta) {
 // hasSecrets reports whether m has what cannot be read back.
 func hasSecrets(m proto.Message) bool {
 	switch v := m.(type) {
+	case *posthornv1.Subscription:
+		return len(v.GetSecrets()) > 0 || hasCredentials(v.GetDestination())
 	case interface{ GetSecrets() []string }:
 		return len(v.GetSecrets()) > 0
 	case *posthornv1.Authorization:
@@ -69,6 +71,28 @@ func hasSecrets(m proto.Message) bool {
 		}
 	}
 	return false
+}
+
+// maskedValue is what the platform answers in place of a header's value, and takes
+// for the one that it has.
+const maskedValue = "***"
+
+// hasCredentials reports whether a destination has any that are to be stored. A
+// field that says to remove one counts too.
+func hasCredentials(d *posthornv1.Destination) bool {
+	w, a, n := d.GetWebhook(), d.GetAmqp(), d.GetNats()
+	for _, headers := range []map[string]string{w.GetHeaders(), a.GetHeaders(), n.GetHeaders()} {
+		for _, value := range headers {
+			if value != maskedValue {
+				return true
+			}
+		}
+	}
+	if auth := w.GetAuth(); auth.GetBearer() != nil && auth.GetBearer().Token != nil || auth.GetBasic() != nil && auth.GetBasic().Password != nil ||
+		auth.GetOauth2() != nil && auth.GetOauth2().ClientSecret != nil || auth != nil && auth.ClientKey != nil {
+		return true
+	}
+	return a != nil && a.Password != nil || n != nil && (n.Credentials != nil || n.Token != nil || n.Password != nil)
 }
 
 // canonical returns a copy in which fields that were left empty have the
@@ -111,6 +135,9 @@ func canonicalSubscription(v *posthornv1.Subscription) {
 	orDefault(&v.Priority, posthornv1.Subscription_NORMAL)
 	if w := v.GetDestination().GetWebhook(); w != nil {
 		orDefault(&w.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
+	}
+	if n := v.GetDestination().GetNats(); n != nil {
+		orDefault(&n.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 	ClassTLS     = "tls"     // no handshake, or a certificate that is not trusted
 	ClassBlocked = "blocked" // an address that the platform may not connect to
 	ClassClosed  = "closed"  // the connection was cut
+	ClassAuth    = "auth"    // our credentials are not taken, or bring no token
 	ClassOther   = "other"
 	// ClassTransform: there was nothing to send, because the subscription's program
 	// failed.
@@ -34,6 +35,26 @@ type Destination interface {
 	// String says for people where the deliveries go, without credentials.
 	String() string
 }
+
+// A Preparer is a [Destination] that can say beforehand what it sends.
+type Preparer interface {
+	// Prepare returns what Send would send. It connects to nothing.
+	Prepare(m *Message) Request
+}
+
+// MaskedValue stands in a [Request] for a credential.
+const MaskedValue = "***"
+
+// A Request is what an attempt sends, for people: credentials are masked.
+type Request struct {
+	Method string // for instance "POST", "PUB"
+	Target string // as [Destination].String has it, or more exactly
+	Header []HeaderField
+	Body   []byte
+}
+
+// A HeaderField is one header of a [Request].
+type HeaderField struct{ Name, Value string }
 
 // A Message is what one attempt sends.
 type Message struct {

@@ -83,7 +83,7 @@ type Attempt struct {
 	Outcome      Outcome       `json:"outcome"`
 	Destination  string        `json:"destination,omitempty"` // for people, without credentials
 	Status       int           `json:"status,omitempty"`      // HTTP status; 0 without an answer
-	ErrorClass   string        `json:"errorClass,omitempty"`  // timeout, connect, dns, tls, blocked, closed, transform, other
+	ErrorClass   string        `json:"errorClass,omitempty"`  // timeout, connect, dns, tls, blocked, closed, auth, transform, other
 	Error        string        `json:"error,omitempty"`
 	Response     string        `json:"response,omitempty"` // the first 4 KiB of the answer's body
 	At           time.Time     `json:"at"`                 // when it began

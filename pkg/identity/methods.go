@@ -30,6 +30,8 @@ var Methods = map[string]Requirement{
 	"/posthorn.v1.SubscriptionService/DeleteSubscription": "subscriptions:write",
 	// It runs a program, as only those may who may save one.
 	"/posthorn.v1.SubscriptionService/TryTransform": "subscriptions:write",
+	// It sends something out, with the subscription's credentials.
+	"/posthorn.v1.SubscriptionService/TestSubscription": "subscriptions:write",
 
 	"/posthorn.v1.PolicyService/ListPolicies": "policies:read",
 	"/posthorn.v1.PolicyService/GetPolicy":    "policies:read",

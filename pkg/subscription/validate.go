@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/signature"
 	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -35,8 +36,9 @@ const (
 // that is wrong. Whether its policy exists, and where its URL leads, is for
 // others to say.
 //
-// A secret is either "whsec_" and a key in base64 (Standard Webhooks), or any
-// other text of at least 8 bytes, which is the key as it stands.
+// A secret is either "whsec_" and a key in base64 or "whsk_" and an ed25519 key in
+// base64 (Standard Webhooks), or any other text of at least 8 bytes, which is the key
+// as it stands.
 func Validate(spec *posthornv1.Subscription) error {
 	for _, check := range []func(*posthornv1.Subscription) error{
 		validNames, validTypes, validTenant, validFilter, validOrderingKey, validTransform, validDestination, validPace, validSecrets,
@@ -125,8 +127,6 @@ func validOrderingKey(spec *posthornv1.Subscription) error {
 
 func validPace(spec *posthornv1.Subscription) error {
 	switch rate := spec.GetRatePerSecond(); {
-	case spec.GetDestination().GetWebhook().GetAuth() != nil:
-		return errs.Field("destination.webhook.auth", "is not available in this version; use destination.webhook.headers")
 	case !spec.GetOrdered() && spec.GetOrderingKey() != "":
 		return errs.Field("orderingKey", "is for ordered subscriptions; set ordered, or leave it out")
 	case !spec.GetOrdered() && spec.GetOnExhausted() != posthornv1.Subscription_ON_EXHAUSTED_UNSPECIFIED:
@@ -147,6 +147,15 @@ func validSecrets(spec *posthornv1.Subscription) error {
 	for i, secret := range spec.GetSecrets() {
 		field := fmt.Sprintf("secrets[%d]", i)
 		key, standard := strings.CutPrefix(secret, secretPrefix)
+		switch {
+		case isCredential(secret):
+			return errs.Field(field, "begins with a NUL character")
+		case strings.HasPrefix(secret, "whsk_"), strings.HasPrefix(secret, "whpk_"):
+			if k, err := signature.ParseStandardSecret(secret); err != nil || !k.CanSign() {
+				return errs.Field(field, "is not a private key of Standard Webhooks: whsk_ and 32 or 64 bytes of ed25519 in base64; the subscriber has the public one, whpk_")
+			}
+			continue
+		}
 		if !standard {
 			if len(secret) < minSecret {
 				return errs.Field(field, "is shorter than %d bytes", minSecret)
@@ -170,14 +179,16 @@ func validDestination(spec *posthornv1.Subscription) error {
 	switch kind := spec.GetDestination().GetKind().(type) {
 	case *posthornv1.Destination_Webhook:
 		return validWebhook(kind.Webhook)
-	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Nats, *posthornv1.Destination_Pull:
+	case *posthornv1.Destination_Nats:
+		return validNats(kind.Nats)
+	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Pull:
 		return errs.Field("destination", "this kind is not available in this version; give destination.webhook.url")
 	}
 	return errs.Field("destination", "is required; give destination.webhook.url")
 }
 
 func validWebhook(w *posthornv1.Webhook) error {
-	if err := validURL(w.GetUrl()); err != nil {
+	if err := validURL("destination.webhook.url", w.GetUrl()); err != nil {
 		return err
 	}
 	if _, known := posthornv1.Webhook_Format_name[int32(w.GetFormat())]; !known {
@@ -187,6 +198,9 @@ func validWebhook(w *posthornv1.Webhook) error {
 		return errs.Field("destination.webhook.expectedStatus", "is %d, must be 200 to 299, or 0 for any of them", s)
 	}
 	if err := validHeaders(w.GetHeaders()); err != nil {
+		return err
+	}
+	if err := validAuth(w); err != nil {
 		return err
 	}
 	return validJWTSignature(w)
@@ -213,8 +227,7 @@ func validJWTSignature(w *posthornv1.Webhook) error {
 }
 
 // validURL does not show the URL, which may have credentials.
-func validURL(text string) error {
-	const field = "destination.webhook.url"
+func validURL(field, text string) error {
 	if text == "" {
 		return errs.Field(field, "is required")
 	}
@@ -230,7 +243,7 @@ func validURL(text string) error {
 	case u.Hostname() == "":
 		return errs.Field(field, "has no host")
 	case u.User != nil:
-		return errs.Field(field, "has a user name or password, which would be seen in logs; use an Authorization header")
+		return errs.Field(field, "has a user name or password, which would be seen in logs; use destination.webhook.auth")
 	case u.Fragment != "":
 		return errs.Field(field, "has a fragment (#…), which is never sent; remove it")
 	}
@@ -268,6 +281,7 @@ func validHeaders(headers map[string]string) error {
 func reserved(name string) bool {
 	switch name {
 	case "hmac-sig", "content-type", "content-length", "content-encoding", "host", "traceparent", "tracestate",
+		"x-correlation-id", "idempotency-key", "x-idempotency-key", // one value for all would make all but the first a repeat
 		"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect":
 		return true
 	}

@@ -96,6 +96,7 @@ func TestWhatIsWrongIsRefusedByField(t *testing.T) {
 		{"our signature", header("HMAC-SIG", "a"), "destination.webhook.headers.HMAC-SIG", "set by the platform"},
 		{"our attributes", header("ce-type", "a"), "destination.webhook.headers.ce-type", "set by the platform"},
 		{"our trace", header("Traceparent", "a"), "destination.webhook.headers.Traceparent", "set by the platform"},
+		{"a key for all events", header("idempotency-key", "a"), "destination.webhook.headers.idempotency-key", "set by the platform"},
 		{"the host", header("Host", "a"), "destination.webhook.headers.Host", "set by the platform"},
 		{"the content type", header("content-type", "a"), "destination.webhook.headers.content-type", "set by the platform"},
 		{"the length", header("Content-Length", "1"), "destination.webhook.headers.Content-Length", "set by the platform"},

@@ -70,6 +70,7 @@ type Deps struct {
 	Commit func(ctx context.Context) error
 
 	Broker      Broker
+	Tester      Tester
 	Events      Events
 	Tracer      Tracer
 	Replayer    Replayer
@@ -106,7 +107,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 		missing bool
 	}{
 		{"Config", deps.Config == nil}, {"Secrets", deps.Secrets == nil}, {"Sealer", deps.Sealer == nil},
-		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Requests", deps.Requests == nil}, {"Broker", deps.Broker == nil},
+		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Requests", deps.Requests == nil}, {"Broker", deps.Broker == nil}, {"Tester", deps.Tester == nil},
 		{"Events", deps.Events == nil}, {"Tracer", deps.Tracer == nil}, {"Replayer", deps.Replayer == nil},
 		{"Rejections", deps.Rejections == nil}, {"DeadLetters", deps.DeadLetters == nil},
 	} {

@@ -9,22 +9,17 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/subscription"
 	"github.com/posthornhq/posthorn/pkg/wire"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
-// masked is what a record of a change has in place of a value that may be a
-// credential.
-const masked = "***"
-
 // document is a stored resource for the record of its changes. Secrets are not in
-// what is stored; headers are, and may be credentials.
+// what is stored, but for headers that an earlier version stored in clear.
 func document(m proto.Message) json.RawMessage {
-	if s, ok := m.(*posthornv1.Subscription); ok && len(s.GetDestination().GetWebhook().GetHeaders()) > 0 {
+	if s, ok := m.(*posthornv1.Subscription); ok {
 		s = proto.CloneOf(s)
-		for name := range s.GetDestination().GetWebhook().GetHeaders() {
-			s.GetDestination().GetWebhook().Headers[name] = masked
-		}
+		subscription.ClearSecrets(s)
 		m = s
 	}
 	doc, err := protojson.Marshal(m)

@@ -33,7 +33,7 @@ func sourceKind(a *API) kind[*posthornv1.Source] {
 			get:      (*posthornv1.Source).GetSecrets,
 			set:      func(s *posthornv1.Source, list []string) { s.Secrets = list },
 			count:    (*posthornv1.Source).GetSecretCount,
-			setCount: func(s *posthornv1.Source, n int32) { s.SecretCount = n },
+			setCount: func(s *posthornv1.Source, list []string) { s.SecretCount = int32(len(list)) },
 			// What GitHub knows means nothing to another kind of publisher.
 			keep: func(old, v *posthornv1.Source) bool { return old.GetKind() == v.GetKind() },
 		},
@@ -48,14 +48,31 @@ func subscriptionKind(a *API) kind[*posthornv1.Subscription] {
 		complete: completeSubscription,
 		validate: a.validateSubscription,
 		secrets: &secretive[*posthornv1.Subscription]{
-			get:      (*posthornv1.Subscription).GetSecrets,
-			set:      func(s *posthornv1.Subscription, list []string) { s.Secrets = list },
-			count:    (*posthornv1.Subscription).GetSecretCount,
-			setCount: func(s *posthornv1.Subscription, n int32) { s.SecretCount = n },
-			keep:     func(_, _ *posthornv1.Subscription) bool { return true },
-			first:    signature.NewStandardSecret,
+			get: subscription.TakeSecrets,
+			set: func(s *posthornv1.Subscription, list []string) {
+				subscription.ClearSecrets(s)
+				s.Secrets = list
+			},
+			count:    func(s *posthornv1.Subscription) int32 { return s.GetSecretCount() + s.GetCredentialCount() },
+			setCount: subscription.CountSecrets,
+			merge: func(s *posthornv1.Subscription, _, stored []string) []string {
+				return subscription.MergeSecrets(s, stored)
+			},
+			check: subscription.ValidateSecrets,
+			first: firstSecret,
 		},
+		// Header values that an earlier version stored in clear.
+		present: subscription.ClearSecrets,
 	}
+}
+
+// firstSecret makes the secret of a webhook that has none to sign with; the other
+// kinds of destinations are not signed for.
+func firstSecret(s *posthornv1.Subscription, list []string) string {
+	if s.GetDestination().GetWebhook() == nil || len(subscription.SigningSecrets(list)) > 0 {
+		return ""
+	}
+	return signature.NewStandardSecret()
 }
 
 func authorizationKind(a *API) kind[*posthornv1.Authorization] {
@@ -80,7 +97,7 @@ func authorizationKind(a *API) kind[*posthornv1.Authorization] {
 				}
 			},
 			count:    (*posthornv1.Authorization).GetSecretCount,
-			setCount: func(v *posthornv1.Authorization, n int32) { v.SecretCount = n },
+			setCount: func(v *posthornv1.Authorization, list []string) { v.SecretCount = int32(len(list)) },
 			// A secret is not sent to a server it was not given for.
 			keep: func(old, v *posthornv1.Authorization) bool {
 				return v.GetOauth() != nil && old.GetOauth().GetUrl() == v.GetOauth().GetUrl() && old.GetOauth().GetClientId() == v.GetOauth().GetClientId()
@@ -100,7 +117,7 @@ func policyKind(a *API) kind[*posthornv1.Policy] {
 			get:      policy.TakeSecrets,
 			set:      func(p *posthornv1.Policy, _ []string) { policy.ClearSecrets(p) },
 			count:    (*posthornv1.Policy).GetSecretCount,
-			setCount: func(p *posthornv1.Policy, n int32) { p.SecretCount = n },
+			setCount: func(p *posthornv1.Policy, list []string) { p.SecretCount = int32(len(list)) },
 			merge:    policy.MergeSecrets,
 			check:    policy.ValidateSecrets,
 		},
@@ -132,13 +149,16 @@ func completeSource(s *posthornv1.Source) {
 }
 
 func completeSubscription(s *posthornv1.Subscription) {
-	s.Meta, s.SecretCount = nil, 0
+	s.Meta, s.SecretCount, s.CredentialCount = nil, 0, 0
 	orDefault(&s.Direction, posthornv1.Event_OUTGOING)
 	orDefault(&s.Context, event.DefaultContext)
 	orDefault(&s.Policy, policy.DefaultName)
 	orDefault(&s.Priority, posthornv1.Subscription_NORMAL)
 	if w := s.GetDestination().GetWebhook(); w != nil {
 		orDefault(&w.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
+	}
+	if n := s.GetDestination().GetNats(); n != nil {
+		orDefault(&n.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
 	}
 }
 

@@ -93,7 +93,7 @@ func diffFields(prefix string, a, b protoreflect.Message, paths *[]string) {
 	fields := b.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if prefix == "" && (f.Name() == "meta" || f.Name() == "secret_count") || a.Has(f) == b.Has(f) && (!b.Has(f) || a.Get(f).Equal(b.Get(f))) {
+		if prefix == "" && (f.Name() == "meta" || f.Name() == "secret_count" || f.Name() == "credential_count") || a.Has(f) == b.Has(f) && (!b.Has(f) || a.Get(f).Equal(b.Get(f))) {
 			continue
 		}
 		path := prefix + f.JSONName()

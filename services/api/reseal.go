@@ -7,6 +7,8 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/bucket"
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/subscription"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
 // A Resealer is a [Sealer] that knows what is sealed by its current key.
@@ -50,6 +52,29 @@ func (a *API) Reseal(ctx context.Context, s Resealer) (int, error) {
 	}
 	if err := a.deps.Commit(ctx); err != nil {
 		failed = append(failed, err)
+	}
+	return n, errors.Join(failed...)
+}
+
+// SealCredentials seals the header values that an earlier version stored in clear,
+// and returns of how many subscriptions. What cannot be sealed stays in use as it is.
+func (a *API) SealCredentials(ctx context.Context) (int, error) {
+	all, err := a.subscriptions.all(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	var failed []error
+	for _, v := range all {
+		if len(subscription.TakeSecrets(v.value)) == 0 {
+			continue
+		}
+		// The edit changes nothing: to be stored again is all that is wanted.
+		if err := a.subscriptions.modify(ctx, v.value.GetName(), "upgrade", func(*posthornv1.Subscription) bool { return true }); err != nil {
+			failed = append(failed, fmt.Errorf("api: seal credentials of subscription %s: %w", v.value.GetName(), err))
+			continue
+		}
+		n++
 	}
 	return n, errors.Join(failed...)
 }

@@ -54,14 +54,18 @@ type kind[T message] struct {
 
 // secretive is how a kind deals with secrets.
 type secretive[T message] struct {
-	get      func(T) []string
-	set      func(T, []string)
+	get func(T) []string
+	// set puts a list into the resource that answers show, in place of all that is
+	// secret; nil leaves none.
+	set func(T, []string)
+	// count says how many the resource has stored; setCount puts that in.
 	count    func(T) int32
-	setCount func(T, int32)
-	// keep reports whether the secrets of old are still good for v.
+	setCount func(T, []string)
+	// keep reports whether the secrets of old are still good for v. Without merge only.
 	keep func(old, v T) bool
-	// first makes the secret of a new resource that came without. May be nil.
-	first func() string
+	// first makes the secret of a resource that has none but list. "" for those that
+	// need none. May be nil.
+	first func(v T, list []string) string
 	// merge picks what is to be stored, of kinds whose secrets each have a place of
 	// their own in the resource. May be nil: then those that were given replace all.
 	merge func(v T, given, stored []string) []string
@@ -202,7 +206,7 @@ func (r *resource[T]) write(ctx context.Context, cur version[T], v T) (T, error)
 	}
 	if r.secrets != nil {
 		r.secrets.set(v, nil)
-		r.secrets.setCount(v, int32(len(secrets.list)))
+		r.secrets.setCount(v, secrets.list)
 	}
 	var before proto.Message
 	if cur.revision > 0 {
@@ -392,24 +396,36 @@ func (r *resource[T]) secretsFor(ctx context.Context, cur version[T], v T) (s se
 	}
 	s.last = e.Revision
 	var stored []string
+	var unread error
 	// Without a count they are left from what had the name, or the kind, before.
 	if cur.revision > 0 && r.secrets.count(cur.value) > 0 && len(e.Value) > 0 {
-		if stored, err = r.open(v.GetName(), e.Value); err != nil && len(given) == 0 {
-			return s, nil, err
+		if stored, unread = r.open(v.GetName(), e.Value); unread != nil && len(given) == 0 {
+			return s, nil, unread
 		}
 	}
 	switch {
 	case r.secrets.merge != nil:
-		s.list = r.secrets.merge(v, given, stored)
-		s.changed = !slices.Equal(s.list, stored)
+		known := stored
+		if cur.revision > 0 {
+			// What an earlier version stored in clear is in the resource itself.
+			known = slices.Concat(stored, r.secrets.get(cur.value))
+		}
+		s.list = r.secrets.merge(v, given, known)
 	case len(given) > 0:
-		s.list, s.changed = slices.Clone(given), !slices.Equal(given, stored)
+		s.list = slices.Clone(given)
 	case len(stored) > 0 && r.secrets.keep(cur.value, v):
 		s.list = stored
-	case r.secrets.first != nil:
-		shown = []string{r.secrets.first()}
-		s.list, s.changed = shown, true
 	}
+	if r.secrets.first != nil {
+		if secret := r.secrets.first(v, s.list); secret != "" {
+			if unread != nil {
+				return s, nil, unread // there is one, and the subscriber knows it
+			}
+			shown = []string{secret}
+			s.list = slices.Concat(shown, s.list)
+		}
+	}
+	s.changed = !slices.Equal(s.list, stored)
 	return s, shown, nil
 }
 

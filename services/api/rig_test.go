@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,13 +24,17 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/catalog"
+	"github.com/posthornhq/posthorn/pkg/destination"
+	"github.com/posthornhq/posthorn/pkg/destination/webhook"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/recording"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/stream"
+	"github.com/posthornhq/posthorn/pkg/subscription"
 	"github.com/posthornhq/posthorn/pkg/wire"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
@@ -84,7 +89,7 @@ func newRig(t testing.TB) *rig {
 		Config: r.kv[topology.BucketConfig], Secrets: r.kv[topology.BucketSecrets],
 		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who, Asker: r.asker,
 		Requests: recording.NewReader(r.js),
-		Broker:   r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
+		Broker:   r.broker, Tester: tester{newWebhooks(t)}, Events: r.world, Tracer: r.world, Replayer: r.world,
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
 		Disabled: func(_ context.Context, s *posthornv1.Subscription, at time.Time) {
@@ -102,6 +107,23 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// tester opens webhooks, which is all that these tests send to.
+type tester struct{ client *webhook.Client }
+
+func newWebhooks(t testing.TB) *webhook.Client {
+	c := webhook.NewClient(netguard.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), webhook.Config{})
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (o tester) Open(sub *subscription.Subscription) (destination.Destination, error) {
+	w := sub.Spec.GetDestination().GetWebhook()
+	if w == nil {
+		return nil, errs.New(errs.Invalid, "not a webhook")
+	}
+	return webhook.New(o.client, w, sub.Name, sub.Secrets)
 }
 
 func (r *rig) startIdentities(sealer *seal.Sealer) {

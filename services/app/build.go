@@ -20,7 +20,6 @@ import (
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/dedup"
-	"github.com/posthornhq/posthorn/pkg/destination/webhook"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/ledger"
@@ -35,7 +34,6 @@ import (
 	"github.com/posthornhq/posthorn/pkg/subscription"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	"github.com/posthornhq/posthorn/pkg/trace"
-	"github.com/posthornhq/posthorn/pkg/transform"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
 	"github.com/posthornhq/posthorn/services/broker"
@@ -158,15 +156,25 @@ func (a *App) build(ctx context.Context) error {
 		accept, publish = broker.NewClient(conn), remoteBroker(conn)
 	}
 
+	own := ""
+	if a.server != nil {
+		own = nc.ConnectedServerId()
+	}
+	destinations := newOpener(cfg, own, a.log)
+	a.add("destinations", destinations.run, nil)
+
 	// The Master API, here or there.
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
-		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Requests: recording.NewReader(js), Commit: a.wait, Broker: publish,
+		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Requests: recording.NewReader(js), Commit: a.wait, Broker: publish, Tester: destinations,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
 		Disabled: a.tellDisabled(herald), Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
 	if err != nil {
 		return err
+	}
+	if roles.Has(config.API) {
+		a.add("credentials", func(ctx context.Context) error { return a.sealCredentials(ctx, master) }, nil)
 	}
 	if older && roles.Has(config.API) {
 		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)
@@ -203,7 +211,7 @@ func (a *App) build(ctx context.Context) error {
 		}
 	}
 	if roles.Has(config.Dispatcher) {
-		if err := a.dispatcher(js, cat, lanes, claims, state, master, spans); err != nil {
+		if err := a.dispatcher(js, cat, lanes, claims, state, master, destinations, spans); err != nil {
 			return err
 		}
 	}
@@ -299,13 +307,11 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 }
 
 // dispatcher adds the parts that deliver.
-func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *queue.OwnLanes, claims dedup.Claims, s *state, master *api.API, spans *telemetry.Spans) error {
-	guard := netguard.New(a.cfg.AllowNet)
-	client := webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(a.cfg.Dispatch.Concurrency, 128)})
+func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *queue.OwnLanes, claims dedup.Claims, s *state, master *api.API, destinations *opener, spans *telemetry.Spans) error {
 	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
 		Events: s.events, Queue: q, Lanes: lanes, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
-		Open: (&opener{webhooks: client, transforms: transform.NewRunner()}).open,
+		Open: destinations.Open,
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},
@@ -317,10 +323,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *qu
 	cat.OnChange(d.CatalogChanged)
 	a.add("undertaker", func(ctx context.Context) error { return d.Bury(ctx, js) }, nil)
 	a.add("queue depth", func(ctx context.Context) error { return watchDepth(ctx, q, a.reg, a.log) }, nil)
-	a.add("dispatcher", func(ctx context.Context) error {
-		defer client.Close()
-		return d.Run(ctx)
-	}, nil)
+	a.add("dispatcher", d.Run, nil)
 	return nil
 }
 
@@ -418,6 +421,19 @@ func (a *App) sealer() (s *seal.Sealer, older bool, err error) {
 	}
 	s, err = seal.New(key, old...)
 	return s, len(old) > 0, err
+}
+
+// sealCredentials seals what an earlier version stored in clear.
+func (a *App) sealCredentials(ctx context.Context, master *api.API) error {
+	n, err := master.SealCredentials(ctx)
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn("not all header values that were stored in clear could be sealed; an edit of their subscriptions does", "sealed", n, "err", err)
+	}
+	if n > 0 {
+		a.log.Info("header values that were stored in clear are sealed", "subscriptions", n)
+	}
+	<-ctx.Done()
+	return nil
 }
 
 func (a *App) sealKeyFile() string { return filepath.Join(a.cfg.Data, "seal.key") }

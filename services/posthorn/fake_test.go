@@ -33,6 +33,7 @@ func newFake(key string) *fake {
 	crud(f, mux, "subscriptions", func() *posthornv1.Subscription { return new(posthornv1.Subscription) })
 	crud(f, mux, "policies", func() *posthornv1.Policy { return new(posthornv1.Policy) })
 	crud(f, mux, "authorizations", func() *posthornv1.Authorization { return new(posthornv1.Authorization) })
+	mux.HandleFunc("POST /api/v1/subscriptions/{name}", f.testSubscription)
 	mux.HandleFunc("POST /api/v1/events", f.publish)
 	mux.HandleFunc("POST /api/v1/events:batch", f.publishBatch)
 	mux.HandleFunc("GET /api/v1/events", f.listEvents)
@@ -55,6 +56,36 @@ func newFake(key string) *fake {
 		mux.ServeHTTP(w, r)
 	})
 	return f
+}
+
+// testSubscription knows subscription erp, which refuses type refuse.me.
+func (f *fake) testSubscription(w http.ResponseWriter, r *http.Request) {
+	req := new(posthornv1.TestSubscriptionRequest)
+	body, err := io.ReadAll(r.Body)
+	if err != nil || protojson.Unmarshal(body, req) != nil {
+		refuse(w, 400, "the body is not a request")
+		return
+	}
+	if r.PathValue("name") != "erp:test" {
+		refuse(w, 404, "subscription %q does not exist", r.PathValue("name"))
+		return
+	}
+	data, err := json.Marshal(req.GetData().AsInterface())
+	if err != nil {
+		refuse(w, 400, "data: is not JSON")
+		return
+	}
+	out := &posthornv1.TestSubscriptionResponse{
+		Ok: true, Status: 200, Outcome: "delivered", Response: "heard order.paid",
+		Sent: &posthornv1.TestSubscriptionResponse_Sent{
+			Method: "POST", Target: "https://erp.example/hooks", Body: string(data),
+			Headers: []*posthornv1.TestSubscriptionResponse_Sent_Header{{Name: "Authorization", Value: "***"}},
+		},
+	}
+	if req.GetType() == "refuse.me" {
+		out.Ok, out.Status, out.Outcome, out.Error = false, 400, "refused", "answered 400 Bad Request"
+	}
+	answerProto(w, out)
 }
 
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {

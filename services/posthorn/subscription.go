@@ -13,7 +13,7 @@ import (
 )
 
 func newSubscription(a *app) *cobra.Command {
-	cmd := newResource(a, noun[*posthornv1.Subscription]{
+	n := noun[*posthornv1.Subscription]{
 		name: "subscription", plural: "subscriptions",
 		short: "Who gets which events",
 		example: `  posthorn subscription apply -f - <<EOF
@@ -31,8 +31,9 @@ func newSubscription(a *app) *cobra.Command {
 				priority(s.GetPriority()), subscriptionState(s), age(s.GetMeta().GetCreatedAt(), time.Now()),
 			}
 		},
-	})
-	cmd.AddCommand(newSubscriptionTransform(a))
+	}
+	cmd := newResource(a, n)
+	cmd.AddCommand(newSubscriptionTransform(a), newSubscriptionTest(a, n))
 	return cmd
 }
 
@@ -103,6 +104,9 @@ func subscriptionState(s *posthornv1.Subscription) string {
 // destination shows where a subscription's deliveries go, without what may be
 // secret in it.
 func destination(s *posthornv1.Subscription) string {
+	if n := s.GetDestination().GetNats(); n != nil {
+		return n.GetUrl() + " " + n.GetSubject()
+	}
 	w := s.GetDestination().GetWebhook()
 	if w == nil {
 		return ""

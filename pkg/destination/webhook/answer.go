@@ -3,21 +3,17 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/destination"
-	"github.com/posthornhq/posthorn/pkg/netguard"
 )
 
 const (
@@ -27,8 +23,6 @@ const (
 	// maxRetryAfter bounds what an endpoint may ask for: its own mistake should
 	// not outlive the delivery.
 	maxRetryAfter = 24 * time.Hour
-	// maxErrorText bounds an error's text, which may quote the endpoint.
-	maxErrorText = 512
 )
 
 // answerBuffers are where answers are read before their size is known.
@@ -85,7 +79,7 @@ func target(location string) string {
 	if err != nil || u.Host == "" {
 		return ""
 	}
-	return " to " + clean(u.Scheme+"://"+u.Host+u.EscapedPath())
+	return " to " + destination.Clean(u.Scheme+"://"+u.Host+u.EscapedPath())
 }
 
 // parseRetryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds,
@@ -107,87 +101,19 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 
 // noAnswer is the result of an attempt that ended in err.
 func noAnswer(ctx context.Context, err error) destination.Result {
-	class := classOf(ctx, err)
-	text := err.Error()
-	if class == destination.ClassTimeout {
-		text = "no answer within the timeout"
+	if e, ok := errors.AsType[*tokenError](err); ok {
+		return destination.Result{ErrorClass: e.class, Err: e}
 	}
-	return destination.Result{
-		Verdict:    destination.NoAnswer,
-		ErrorClass: class,
-		Err:        &sendError{text: clean(text), cause: err},
-	}
+	return destination.Failed(classOf(ctx, err), err)
 }
 
-// classOf finds the error class. The order counts: whatever an attempt was doing
-// when its time was up, it timed out; and most of the others are a *net.OpError.
+// classOf knows what [destination.ClassOf] cannot: net/http has no exported names for
+// these.
 func classOf(ctx context.Context, err error) string {
-	if errors.Is(err, netguard.ErrBlocked) {
-		return destination.ClassBlocked
-	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return destination.ClassTimeout
-	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return destination.ClassDNS
-	}
-	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-		return destination.ClassTimeout
-	}
-	op, isOp := errors.AsType[*net.OpError](err)
-	switch {
-	case isTLS(err, op):
-		return destination.ClassTLS
-	case isOp && op.Op == "dial":
-		return destination.ClassConnect
-	case isClosed(err):
+	class, text := destination.ClassOf(ctx, err), err.Error()
+	if class == destination.ClassOther && (strings.Contains(text, "server closed idle connection") ||
+		strings.Contains(text, "client connection lost") || strings.Contains(text, "GOAWAY") || strings.HasPrefix(text, "stream error: ")) {
 		return destination.ClassClosed
 	}
-	return destination.ClassOther
-}
-
-func isTLS(err error, op *net.OpError) bool {
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true
-	}
-	// Alerts, the peer's and our own, have no exported type but these operations.
-	if op != nil && (op.Op == "remote error" || op.Op == "local error") {
-		return true
-	}
-	// No common version, no common cipher: no type at all.
-	return strings.HasPrefix(err.Error(), "tls: ")
-}
-
-func isClosed(err error) bool {
-	for _, target := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	// net/http has no exported names for these.
-	text := err.Error()
-	return strings.Contains(text, "server closed idle connection") ||
-		strings.Contains(text, "client connection lost") ||
-		strings.Contains(text, "GOAWAY") ||
-		strings.HasPrefix(text, "stream error: ")
-}
-
-// A sendError has a text for people and keeps its cause for the code.
-type sendError struct {
-	text  string
-	cause error
-}
-
-func (e *sendError) Error() string { return e.text }
-func (e *sendError) Unwrap() error { return e.cause }
-
-// clean makes a text short and valid UTF-8.
-func clean(text string) string {
-	if len(text) > maxErrorText {
-		text = text[:maxErrorText] + "…"
-	}
-	return strings.ToValidUTF8(text, "\uFFFD")
+	return class
 }

@@ -2,11 +2,15 @@ package webhook
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"net/http"
+	"sync"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // A Dialer makes the connections. It is satisfied by *netguard.Guard.
@@ -61,14 +65,27 @@ func (c *Config) setDefaults() {
 type Client struct {
 	transport *http.Transport
 	userAgent string
+
+	mu        sync.Mutex
+	certified *lru.Cache[[sha256.Size]byte, *http.Transport]
 }
+
+// maxCertificates is how many client certificates have connections at a time.
+const maxCertificates = 256
 
 // NewClient returns a Client that connects through dial. It connects to nothing
 // until the first [Webhook.Send].
 func NewClient(dial Dialer, cfg Config) *Client {
 	cfg.setDefaults()
+	// A transport that makes room loses its idle connections now, and those that are
+	// in use when they have been idle for IdleTimeout.
+	certified, err := lru.NewWithEvict(maxCertificates, func(_ [sha256.Size]byte, t *http.Transport) { t.CloseIdleConnections() })
+	if err != nil {
+		panic(err) // the size is a constant
+	}
 	return &Client{
 		userAgent: "Posthorn/" + cfg.Version,
+		certified: certified,
 		transport: &http.Transport{
 			// Proxy stays nil: a proxy would dial in the guard's place.
 			DialContext:         dial.DialContext,
@@ -98,4 +115,9 @@ func NewClient(dial Dialer, cfg Config) *Client {
 }
 
 // Close drops the idle connections. Attempts in flight go on.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.transport.CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.certified.Purge()
+}

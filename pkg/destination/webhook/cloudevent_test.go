@@ -16,6 +16,7 @@ import (
 	ce "github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/posthornhq/posthorn/pkg/destination"
+	"github.com/posthornhq/posthorn/pkg/destination/cloudevent"
 	"github.com/posthornhq/posthorn/pkg/event"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -158,7 +159,7 @@ func TestStructuredEmbedsWhatIsJSON(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := string(structured(&event.Event{ID: "ev_01", DataContentType: tt.mediaType, Data: []byte(tt.data)}))
+			got := string(cloudevent.Structured(&event.Event{ID: "ev_01", DataContentType: tt.mediaType, Data: []byte(tt.data)}))
 			if !json.Valid([]byte(got)) || !strings.HasSuffix(got, tt.want) {
 				t.Errorf("structured is %s, want JSON that ends with %s", got, tt.want)
 			}
@@ -228,16 +229,16 @@ func TestAttributesAreEncoded(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := encodeAttribute(tt.in)
+			got := cloudevent.Encode(tt.in)
 			if got != tt.want {
-				t.Errorf("encodeAttribute(%q) = %q, want %q", tt.in, got, tt.want)
+				t.Errorf("cloudevent.Encode(%q) = %q, want %q", tt.in, got, tt.want)
 			}
 			if back, err := url.PathUnescape(got); err != nil || back != strings.ToValidUTF8(tt.in, "\uFFFD") {
 				t.Errorf("decoded it is %q, %v; want %q", back, err, tt.in)
 			}
 
 			var doc map[string]any
-			if err := json.Unmarshal(structured(&event.Event{ID: "ev_01", Subject: tt.in, Data: []byte(`{}`)}), &doc); err != nil {
+			if err := json.Unmarshal(cloudevent.Structured(&event.Event{ID: "ev_01", Subject: tt.in, Data: []byte(`{}`)}), &doc); err != nil {
 				t.Fatalf("structured with subject %q: %v", tt.in, err)
 			}
 			subject, _ := doc["subject"].(string)

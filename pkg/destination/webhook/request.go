@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/posthornhq/posthorn/pkg/destination"
+	"github.com/posthornhq/posthorn/pkg/destination/cloudevent"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -20,10 +21,7 @@ import (
 // newRequest makes the request of one attempt. Nothing of it is reused: the
 // transport may still be writing one whose answer, or whose end, is known.
 func (w *Webhook) newRequest(ctx context.Context, m *destination.Message) *http.Request {
-	body := m.Event.Data
-	if w.format == posthornv1.Webhook_CLOUDEVENTS_STRUCTURED {
-		body = structured(m.Event)
-	}
+	body := w.body(m)
 	req := w.template.WithContext(ctx)
 	req.Header = w.header(m, body)
 	if len(body) > 0 {
@@ -36,6 +34,14 @@ func (w *Webhook) newRequest(ctx context.Context, m *destination.Message) *http.
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
 	return req
+}
+
+// body returns what is sent, which must not be changed.
+func (w *Webhook) body(m *destination.Message) []byte {
+	if w.format == posthornv1.Webhook_CLOUDEVENTS_STRUCTURED {
+		return cloudevent.Structured(m.Event)
+	}
+	return m.Event.Data
 }
 
 // A headerMaker fills a header whose values share one array.
@@ -77,7 +83,7 @@ func (w *Webhook) header(m *destination.Message, body []byte) http.Header {
 		buf = w.signer.Append(buf, body)
 	}
 	certes := len(buf)
-	buf = eventTime(ev).AppendFormat(buf, time.RFC3339Nano)
+	buf = cloudevent.Time(ev).AppendFormat(buf, time.RFC3339Nano)
 	text := string(buf)
 
 	h.set("Webhook-Id", ev.ID)
@@ -108,19 +114,19 @@ func (w *Webhook) header(m *destination.Message, body []byte) http.Header {
 
 // setAttributes sets the ce- headers of CloudEvents binary mode.
 func (h *headerMaker) setAttributes(ev *event.Event, when string) {
-	h.set("Ce-Id", encodeAttribute(ev.CloudEventID()))
-	h.set("Ce-Source", encodeAttribute(ev.CloudEventSource()))
-	h.set("Ce-Type", encodeAttribute(ev.Type))
+	h.set("Ce-Id", cloudevent.Encode(ev.CloudEventID()))
+	h.set("Ce-Source", cloudevent.Encode(ev.CloudEventSource()))
+	h.set("Ce-Type", cloudevent.Encode(ev.Type))
 	h.set("Ce-Time", when)
 	if ev.Subject != "" {
-		h.set("Ce-Subject", encodeAttribute(ev.Subject))
+		h.set("Ce-Subject", cloudevent.Encode(ev.Subject))
 	}
 	if ev.DataSchema != "" {
-		h.set("Ce-Dataschema", encodeAttribute(ev.DataSchema))
+		h.set("Ce-Dataschema", cloudevent.Encode(ev.DataSchema))
 	}
 	for name, value := range ev.Extensions {
-		if isExtension(name) {
-			h.set(http.CanonicalHeaderKey("ce-"+name), encodeAttribute(value))
+		if cloudevent.IsExtension(name) {
+			h.set(http.CanonicalHeaderKey("ce-"+name), cloudevent.Encode(value))
 		}
 	}
 }

@@ -53,13 +53,15 @@ func (w *Webhook) validate(ctx context.Context) (destination.Result, bool) {
 		return destination.Result{}, true
 	}
 	begun := time.Now()
-	req := w.template.WithContext(ctx)
-	req.Method, req.Header = http.MethodOptions, http.Header{}
-	for _, f := range w.static {
-		req.Header[f.key] = f.values
-	}
-	req.Header.Set("WebHook-Request-Origin", v.origin)
-	resp, err := w.client.transport.RoundTrip(req)
+	resp, err := w.roundTrip(ctx, func() *http.Request {
+		req := w.template.WithContext(ctx)
+		req.Method, req.Header = http.MethodOptions, http.Header{}
+		for _, f := range w.static {
+			req.Header[f.key] = f.values
+		}
+		req.Header.Set("WebHook-Request-Origin", v.origin)
+		return req
+	})
 	if err != nil {
 		r := noAnswer(ctx, err)
 		r.Latency = time.Since(begun)

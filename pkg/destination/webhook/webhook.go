@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -35,6 +36,11 @@ type Webhook struct {
 	signer signature.Signer        // of header HMAC-SIG, by that secret
 
 	validation *validation // nil if nobody is asked
+
+	own              map[string]bool // headers that the subscription gave
+	ownAuthorization bool            // by a header or the URL's user
+	tokens           *tokens         // nil if the endpoint wants none
+	cert             *clientCert     // nil if it wants none
 
 	jwtHeader    string // canonical; empty for no JWT
 	jwtPrefix    string // of its value
@@ -77,6 +83,9 @@ func New(c *Client, spec *posthornv1.Webhook, subscription string, secrets []str
 		return nil, err
 	}
 	if err := w.setStatic(spec.GetHeaders(), u.User); err != nil {
+		return nil, err
+	}
+	if err := w.setAuth(spec.GetAuth()); err != nil {
 		return nil, err
 	}
 	if w.validation, err = newValidation(spec.GetValidation()); err != nil {
@@ -165,6 +174,7 @@ func (w *Webhook) setStatic(headers map[string]string, user *url.Userinfo) error
 	if w.format == posthornv1.Webhook_CLOUDEVENTS_BINARY {
 		all["Ce-Specversion"] = "1.0"
 	}
+	w.own = make(map[string]bool, len(headers))
 	for name, value := range headers {
 		key := http.CanonicalHeaderKey(name)
 		switch {
@@ -176,12 +186,18 @@ func (w *Webhook) setStatic(headers map[string]string, user *url.Userinfo) error
 			return errs.Field("destination.webhook.headers", "the value of %s has characters that a header cannot carry", key)
 		}
 		all[key] = value
+		w.own[key] = true
 	}
+	_, w.ownAuthorization = all["Authorization"]
 	for key, value := range all {
 		w.static = append(w.static, field{key, []string{value}})
 	}
 	slices.SortFunc(w.static, func(a, b field) int { return strings.Compare(a.key, b.key) })
 	return nil
+}
+
+func (w *Webhook) addStatic(key, value string) {
+	w.static = append(w.static, field{key, []string{value}})
 }
 
 // DefaultJWTHeader is where a delivery's JWT goes when the subscription does not say.
@@ -199,8 +215,8 @@ func (w *Webhook) setJWT(spec *posthornv1.JwtSignature) error {
 		return errs.Field(name+".header", "%q is not the name of a header", spec.GetHeader())
 	case reserved(w.jwtHeader):
 		return errs.Field(name+".header", "%s is set by the platform", w.jwtHeader)
-	case slices.ContainsFunc(w.static, func(f field) bool { return f.key == w.jwtHeader }):
-		return errs.Field(name+".header", "%s is among the subscription's own headers, or its URL has a user", w.jwtHeader)
+	case slices.ContainsFunc(w.static, func(f field) bool { return f.key == w.jwtHeader }), w.tokens != nil && w.jwtHeader == "Authorization":
+		return errs.Field(name+".header", "%s is among the subscription's own headers, or set by its auth or its URL's user", w.jwtHeader)
 	case len(w.certes) == 0:
 		return errs.Field(name, "needs a secret that is shared; subscription %q has private keys only", w.subscription)
 	}
@@ -227,14 +243,33 @@ func reserved(key string) bool {
 // String returns the URL without user, password, query and fragment.
 func (w *Webhook) String() string { return w.shown }
 
+// Prepare implements [destination.Preparer]. The permission that an endpoint may be
+// asked for before is no part of it.
+func (w *Webhook) Prepare(m *destination.Message) destination.Request {
+	body := w.body(m)
+	header := w.header(m, body)
+	if w.tokens != nil {
+		header.Set("Authorization", destination.MaskedValue)
+	}
+	r := destination.Request{Method: http.MethodPost, Target: w.shown, Body: body}
+	for _, key := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[key] {
+			if w.own[key] || key == "Authorization" {
+				value = destination.MaskedValue
+			}
+			r.Header = append(r.Header, destination.HeaderField{Name: key, Value: value})
+		}
+	}
+	return r
+}
+
 // Send implements [destination.Destination].
 func (w *Webhook) Send(ctx context.Context, m *destination.Message) destination.Result {
 	if r, ok := w.validate(ctx); !ok {
 		return r
 	}
 	start := time.Now()
-	// The transport itself, not an http.Client: that would follow redirects.
-	resp, err := w.client.transport.RoundTrip(w.newRequest(ctx, m))
+	resp, err := w.roundTrip(ctx, func() *http.Request { return w.newRequest(ctx, m) })
 	if err != nil {
 		r := noAnswer(ctx, err)
 		r.Latency = time.Since(start)

@@ -11,6 +11,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	emptypb "google.golang.org/protobuf/types/known/emptypb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -727,6 +728,173 @@ func (x *DeleteSubscriptionRequest) GetName() string {
 	return ""
 }
 
+type TestSubscriptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Default {"test":true}. It is written anew, unlike the data of an event.
+	Data *structpb.Value `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// Default: the subscription's first type that is no pattern, or else "posthorn.test".
+	Type          string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionRequest) Reset() {
+	*x = TestSubscriptionRequest{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionRequest) ProtoMessage() {}
+
+func (x *TestSubscriptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionRequest.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionRequest) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TestSubscriptionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TestSubscriptionRequest) GetData() *structpb.Value {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *TestSubscriptionRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+type TestSubscriptionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The destination has accepted the event.
+	Ok   bool                           `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
+	Sent *TestSubscriptionResponse_Sent `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Of HTTP; 0 for none.
+	Status int32 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	// Of the answer, up to 4 KiB. What is not UTF-8 is replaced.
+	Response string               `protobuf:"bytes,4,opt,name=response,proto3" json:"response,omitempty"`
+	Latency  *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	// As in attempts: timeout, connect, dns, tls, blocked, closed, auth, other.
+	ErrorClass string `protobuf:"bytes,6,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	Error      string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	// "delivered"; "retry" if a delivery would be tried again, "refused" if not.
+	Outcome       string `protobuf:"bytes,8,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionResponse) Reset() {
+	*x = TestSubscriptionResponse{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionResponse) ProtoMessage() {}
+
+func (x *TestSubscriptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionResponse.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionResponse) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TestSubscriptionResponse) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *TestSubscriptionResponse) GetSent() *TestSubscriptionResponse_Sent {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+func (x *TestSubscriptionResponse) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *TestSubscriptionResponse) GetResponse() string {
+	if x != nil {
+		return x.Response
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *TestSubscriptionResponse) GetErrorClass() string {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
 type ListPoliciesRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Limit  int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -741,7 +909,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[14]
+	mi := &file_posthorn_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +921,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[14]
+	mi := &file_posthorn_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +934,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListPoliciesRequest) GetLimit() int32 {
@@ -807,7 +975,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[15]
+	mi := &file_posthorn_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +987,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[15]
+	mi := &file_posthorn_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +1000,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListPoliciesResponse) GetItems() []*Policy {
@@ -858,7 +1026,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[16]
+	mi := &file_posthorn_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1038,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[16]
+	mi := &file_posthorn_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1051,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetPolicyRequest) GetName() string {
@@ -902,7 +1070,7 @@ type CreatePolicyRequest struct {
 
 func (x *CreatePolicyRequest) Reset() {
 	*x = CreatePolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[17]
+	mi := &file_posthorn_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1082,7 @@ func (x *CreatePolicyRequest) String() string {
 func (*CreatePolicyRequest) ProtoMessage() {}
 
 func (x *CreatePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[17]
+	mi := &file_posthorn_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1095,7 @@ func (x *CreatePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePolicyRequest.ProtoReflect.Descriptor instead.
 func (*CreatePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreatePolicyRequest) GetPolicy() *Policy {
@@ -946,7 +1114,7 @@ type PutPolicyRequest struct {
 
 func (x *PutPolicyRequest) Reset() {
 	*x = PutPolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	mi := &file_posthorn_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1126,7 @@ func (x *PutPolicyRequest) String() string {
 func (*PutPolicyRequest) ProtoMessage() {}
 
 func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[18]
+	mi := &file_posthorn_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1139,7 @@ func (x *PutPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PutPolicyRequest) GetPolicy() *Policy {
@@ -990,7 +1158,7 @@ type DeletePolicyRequest struct {
 
 func (x *DeletePolicyRequest) Reset() {
 	*x = DeletePolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	mi := &file_posthorn_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1170,7 @@ func (x *DeletePolicyRequest) String() string {
 func (*DeletePolicyRequest) ProtoMessage() {}
 
 func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[19]
+	mi := &file_posthorn_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1183,7 @@ func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePolicyRequest.ProtoReflect.Descriptor instead.
 func (*DeletePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeletePolicyRequest) GetName() string {
@@ -1045,7 +1213,7 @@ type SimulatePolicyRequest struct {
 
 func (x *SimulatePolicyRequest) Reset() {
 	*x = SimulatePolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	mi := &file_posthorn_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1225,7 @@ func (x *SimulatePolicyRequest) String() string {
 func (*SimulatePolicyRequest) ProtoMessage() {}
 
 func (x *SimulatePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[20]
+	mi := &file_posthorn_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1238,7 @@ func (x *SimulatePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatePolicyRequest.ProtoReflect.Descriptor instead.
 func (*SimulatePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SimulatePolicyRequest) GetName() string {
@@ -1131,7 +1299,7 @@ type SimulatedRequest struct {
 
 func (x *SimulatedRequest) Reset() {
 	*x = SimulatedRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	mi := &file_posthorn_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1311,7 @@ func (x *SimulatedRequest) String() string {
 func (*SimulatedRequest) ProtoMessage() {}
 
 func (x *SimulatedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[21]
+	mi := &file_posthorn_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1324,7 @@ func (x *SimulatedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatedRequest.ProtoReflect.Descriptor instead.
 func (*SimulatedRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SimulatedRequest) GetMethod() string {
@@ -1215,7 +1383,7 @@ type SimulatePolicyResponse struct {
 
 func (x *SimulatePolicyResponse) Reset() {
 	*x = SimulatePolicyResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	mi := &file_posthorn_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1395,7 @@ func (x *SimulatePolicyResponse) String() string {
 func (*SimulatePolicyResponse) ProtoMessage() {}
 
 func (x *SimulatePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[22]
+	mi := &file_posthorn_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1408,7 @@ func (x *SimulatePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatePolicyResponse.ProtoReflect.Descriptor instead.
 func (*SimulatePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SimulatePolicyResponse) GetAllowed() bool {
@@ -1301,7 +1469,7 @@ type ListPolicyVersionsRequest struct {
 
 func (x *ListPolicyVersionsRequest) Reset() {
 	*x = ListPolicyVersionsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	mi := &file_posthorn_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1481,7 @@ func (x *ListPolicyVersionsRequest) String() string {
 func (*ListPolicyVersionsRequest) ProtoMessage() {}
 
 func (x *ListPolicyVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[23]
+	mi := &file_posthorn_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1494,7 @@ func (x *ListPolicyVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPolicyVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListPolicyVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListPolicyVersionsRequest) GetName() string {
@@ -1346,7 +1514,7 @@ type ListPolicyVersionsResponse struct {
 
 func (x *ListPolicyVersionsResponse) Reset() {
 	*x = ListPolicyVersionsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	mi := &file_posthorn_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1526,7 @@ func (x *ListPolicyVersionsResponse) String() string {
 func (*ListPolicyVersionsResponse) ProtoMessage() {}
 
 func (x *ListPolicyVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[24]
+	mi := &file_posthorn_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1539,7 @@ func (x *ListPolicyVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPolicyVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListPolicyVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListPolicyVersionsResponse) GetItems() []*Policy {
@@ -1392,7 +1560,7 @@ type RevertPolicyRequest struct {
 
 func (x *RevertPolicyRequest) Reset() {
 	*x = RevertPolicyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	mi := &file_posthorn_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1572,7 @@ func (x *RevertPolicyRequest) String() string {
 func (*RevertPolicyRequest) ProtoMessage() {}
 
 func (x *RevertPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[25]
+	mi := &file_posthorn_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1585,7 @@ func (x *RevertPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevertPolicyRequest.ProtoReflect.Descriptor instead.
 func (*RevertPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RevertPolicyRequest) GetName() string {
@@ -1448,7 +1616,7 @@ type ListAuthorizationsRequest struct {
 
 func (x *ListAuthorizationsRequest) Reset() {
 	*x = ListAuthorizationsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	mi := &file_posthorn_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1628,7 @@ func (x *ListAuthorizationsRequest) String() string {
 func (*ListAuthorizationsRequest) ProtoMessage() {}
 
 func (x *ListAuthorizationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[26]
+	mi := &file_posthorn_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1641,7 @@ func (x *ListAuthorizationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthorizationsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthorizationsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListAuthorizationsRequest) GetLimit() int32 {
@@ -1514,7 +1682,7 @@ type ListAuthorizationsResponse struct {
 
 func (x *ListAuthorizationsResponse) Reset() {
 	*x = ListAuthorizationsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	mi := &file_posthorn_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1694,7 @@ func (x *ListAuthorizationsResponse) String() string {
 func (*ListAuthorizationsResponse) ProtoMessage() {}
 
 func (x *ListAuthorizationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[27]
+	mi := &file_posthorn_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1707,7 @@ func (x *ListAuthorizationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthorizationsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthorizationsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListAuthorizationsResponse) GetItems() []*Authorization {
@@ -1565,7 +1733,7 @@ type GetAuthorizationRequest struct {
 
 func (x *GetAuthorizationRequest) Reset() {
 	*x = GetAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1745,7 @@ func (x *GetAuthorizationRequest) String() string {
 func (*GetAuthorizationRequest) ProtoMessage() {}
 
 func (x *GetAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[28]
+	mi := &file_posthorn_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1758,7 @@ func (x *GetAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*GetAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetAuthorizationRequest) GetName() string {
@@ -1609,7 +1777,7 @@ type CreateAuthorizationRequest struct {
 
 func (x *CreateAuthorizationRequest) Reset() {
 	*x = CreateAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1789,7 @@ func (x *CreateAuthorizationRequest) String() string {
 func (*CreateAuthorizationRequest) ProtoMessage() {}
 
 func (x *CreateAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[29]
+	mi := &file_posthorn_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1802,7 @@ func (x *CreateAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*CreateAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateAuthorizationRequest) GetAuthorization() *Authorization {
@@ -1653,7 +1821,7 @@ type PutAuthorizationRequest struct {
 
 func (x *PutAuthorizationRequest) Reset() {
 	*x = PutAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1833,7 @@ func (x *PutAuthorizationRequest) String() string {
 func (*PutAuthorizationRequest) ProtoMessage() {}
 
 func (x *PutAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[30]
+	mi := &file_posthorn_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1846,7 @@ func (x *PutAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*PutAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutAuthorizationRequest) GetAuthorization() *Authorization {
@@ -1697,7 +1865,7 @@ type DeleteAuthorizationRequest struct {
 
 func (x *DeleteAuthorizationRequest) Reset() {
 	*x = DeleteAuthorizationRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1877,7 @@ func (x *DeleteAuthorizationRequest) String() string {
 func (*DeleteAuthorizationRequest) ProtoMessage() {}
 
 func (x *DeleteAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[31]
+	mi := &file_posthorn_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1890,7 @@ func (x *DeleteAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteAuthorizationRequest) GetName() string {
@@ -1746,7 +1914,7 @@ type ListBackoffsRequest struct {
 
 func (x *ListBackoffsRequest) Reset() {
 	*x = ListBackoffsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1926,7 @@ func (x *ListBackoffsRequest) String() string {
 func (*ListBackoffsRequest) ProtoMessage() {}
 
 func (x *ListBackoffsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[32]
+	mi := &file_posthorn_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1939,7 @@ func (x *ListBackoffsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackoffsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackoffsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListBackoffsRequest) GetLimit() int32 {
@@ -1812,7 +1980,7 @@ type ListBackoffsResponse struct {
 
 func (x *ListBackoffsResponse) Reset() {
 	*x = ListBackoffsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1992,7 @@ func (x *ListBackoffsResponse) String() string {
 func (*ListBackoffsResponse) ProtoMessage() {}
 
 func (x *ListBackoffsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[33]
+	mi := &file_posthorn_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +2005,7 @@ func (x *ListBackoffsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackoffsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackoffsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListBackoffsResponse) GetItems() []*BackoffOverride {
@@ -1863,7 +2031,7 @@ type GetBackoffRequest struct {
 
 func (x *GetBackoffRequest) Reset() {
 	*x = GetBackoffRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2043,7 @@ func (x *GetBackoffRequest) String() string {
 func (*GetBackoffRequest) ProtoMessage() {}
 
 func (x *GetBackoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[34]
+	mi := &file_posthorn_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2056,7 @@ func (x *GetBackoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackoffRequest.ProtoReflect.Descriptor instead.
 func (*GetBackoffRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetBackoffRequest) GetName() string {
@@ -1907,7 +2075,7 @@ type CreateBackoffRequest struct {
 
 func (x *CreateBackoffRequest) Reset() {
 	*x = CreateBackoffRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2087,7 @@ func (x *CreateBackoffRequest) String() string {
 func (*CreateBackoffRequest) ProtoMessage() {}
 
 func (x *CreateBackoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[35]
+	mi := &file_posthorn_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2100,7 @@ func (x *CreateBackoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackoffRequest.ProtoReflect.Descriptor instead.
 func (*CreateBackoffRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CreateBackoffRequest) GetBackoff() *BackoffOverride {
@@ -1951,7 +2119,7 @@ type PutBackoffRequest struct {
 
 func (x *PutBackoffRequest) Reset() {
 	*x = PutBackoffRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2131,7 @@ func (x *PutBackoffRequest) String() string {
 func (*PutBackoffRequest) ProtoMessage() {}
 
 func (x *PutBackoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[36]
+	mi := &file_posthorn_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2144,7 @@ func (x *PutBackoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBackoffRequest.ProtoReflect.Descriptor instead.
 func (*PutBackoffRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PutBackoffRequest) GetBackoff() *BackoffOverride {
@@ -1995,7 +2163,7 @@ type DeleteBackoffRequest struct {
 
 func (x *DeleteBackoffRequest) Reset() {
 	*x = DeleteBackoffRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2175,7 @@ func (x *DeleteBackoffRequest) String() string {
 func (*DeleteBackoffRequest) ProtoMessage() {}
 
 func (x *DeleteBackoffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[37]
+	mi := &file_posthorn_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2188,7 @@ func (x *DeleteBackoffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBackoffRequest.ProtoReflect.Descriptor instead.
 func (*DeleteBackoffRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteBackoffRequest) GetName() string {
@@ -2038,7 +2206,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2218,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[38]
+	mi := &file_posthorn_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2231,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 type PutSettingsRequest struct {
@@ -2075,7 +2243,7 @@ type PutSettingsRequest struct {
 
 func (x *PutSettingsRequest) Reset() {
 	*x = PutSettingsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2255,7 @@ func (x *PutSettingsRequest) String() string {
 func (*PutSettingsRequest) ProtoMessage() {}
 
 func (x *PutSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[39]
+	mi := &file_posthorn_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2268,7 @@ func (x *PutSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettingsRequest.ProtoReflect.Descriptor instead.
 func (*PutSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PutSettingsRequest) GetSettings() *Settings {
@@ -2131,7 +2299,7 @@ type PublishEventRequest struct {
 
 func (x *PublishEventRequest) Reset() {
 	*x = PublishEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2311,7 @@ func (x *PublishEventRequest) String() string {
 func (*PublishEventRequest) ProtoMessage() {}
 
 func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[40]
+	mi := &file_posthorn_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2324,7 @@ func (x *PublishEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PublishEventRequest) GetType() string {
@@ -2246,7 +2414,7 @@ type PublishEventResponse struct {
 
 func (x *PublishEventResponse) Reset() {
 	*x = PublishEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2426,7 @@ func (x *PublishEventResponse) String() string {
 func (*PublishEventResponse) ProtoMessage() {}
 
 func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[41]
+	mi := &file_posthorn_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2439,7 @@ func (x *PublishEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PublishEventResponse) GetId() string {
@@ -2297,7 +2465,7 @@ type PublishEventsRequest struct {
 
 func (x *PublishEventsRequest) Reset() {
 	*x = PublishEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2477,7 @@ func (x *PublishEventsRequest) String() string {
 func (*PublishEventsRequest) ProtoMessage() {}
 
 func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[42]
+	mi := &file_posthorn_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2490,7 @@ func (x *PublishEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsRequest.ProtoReflect.Descriptor instead.
 func (*PublishEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PublishEventsRequest) GetEvents() []*PublishEventRequest {
@@ -2341,7 +2509,7 @@ type PublishEventsResponse struct {
 
 func (x *PublishEventsResponse) Reset() {
 	*x = PublishEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2521,7 @@ func (x *PublishEventsResponse) String() string {
 func (*PublishEventsResponse) ProtoMessage() {}
 
 func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[43]
+	mi := &file_posthorn_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2534,7 @@ func (x *PublishEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PublishEventsResponse) GetResults() []*PublishEventsResponse_Result {
@@ -2396,7 +2564,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2576,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[44]
+	mi := &file_posthorn_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2589,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListEventsRequest) GetLimit() int32 {
@@ -2511,7 +2679,7 @@ type EventSummary struct {
 
 func (x *EventSummary) Reset() {
 	*x = EventSummary{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2691,7 @@ func (x *EventSummary) String() string {
 func (*EventSummary) ProtoMessage() {}
 
 func (x *EventSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[45]
+	mi := &file_posthorn_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2704,7 @@ func (x *EventSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventSummary.ProtoReflect.Descriptor instead.
 func (*EventSummary) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *EventSummary) GetId() string {
@@ -2612,7 +2780,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2792,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[46]
+	mi := &file_posthorn_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2805,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListEventsResponse) GetItems() []*EventSummary {
@@ -2663,7 +2831,7 @@ type GetEventRequest struct {
 
 func (x *GetEventRequest) Reset() {
 	*x = GetEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2843,7 @@ func (x *GetEventRequest) String() string {
 func (*GetEventRequest) ProtoMessage() {}
 
 func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[47]
+	mi := &file_posthorn_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2856,7 @@ func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventRequest.ProtoReflect.Descriptor instead.
 func (*GetEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetEventRequest) GetId() string {
@@ -2707,7 +2875,7 @@ type TraceEventRequest struct {
 
 func (x *TraceEventRequest) Reset() {
 	*x = TraceEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2887,7 @@ func (x *TraceEventRequest) String() string {
 func (*TraceEventRequest) ProtoMessage() {}
 
 func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[48]
+	mi := &file_posthorn_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2900,7 @@ func (x *TraceEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventRequest.ProtoReflect.Descriptor instead.
 func (*TraceEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TraceEventRequest) GetId() string {
@@ -2757,7 +2925,7 @@ type TraceEventResponse struct {
 
 func (x *TraceEventResponse) Reset() {
 	*x = TraceEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2937,7 @@ func (x *TraceEventResponse) String() string {
 func (*TraceEventResponse) ProtoMessage() {}
 
 func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[49]
+	mi := &file_posthorn_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2950,7 @@ func (x *TraceEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEventResponse.ProtoReflect.Descriptor instead.
 func (*TraceEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TraceEventResponse) GetId() string {
@@ -2852,7 +3020,7 @@ type TraceEntry struct {
 
 func (x *TraceEntry) Reset() {
 	*x = TraceEntry{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +3032,7 @@ func (x *TraceEntry) String() string {
 func (*TraceEntry) ProtoMessage() {}
 
 func (x *TraceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[50]
+	mi := &file_posthorn_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +3045,7 @@ func (x *TraceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceEntry.ProtoReflect.Descriptor instead.
 func (*TraceEntry) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TraceEntry) GetAt() *timestamppb.Timestamp {
@@ -2945,7 +3113,7 @@ type Attempt struct {
 	// HTTP status; 0 when there was no answer.
 	Status  int32                `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
 	Latency *durationpb.Duration `protobuf:"bytes,4,opt,name=latency,proto3" json:"latency,omitempty"`
-	// Class of a transport error: timeout, connect, dns, tls, blocked, closed, other.
+	// Class of a transport error: timeout, connect, dns, tls, blocked, closed, auth, other.
 	ErrorClass string `protobuf:"bytes,5,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
 	Error      string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
 	// The first 4 KiB of the answer's body.
@@ -2958,7 +3126,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3138,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[51]
+	mi := &file_posthorn_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3151,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -3058,7 +3226,7 @@ type ReplayEventRequest struct {
 
 func (x *ReplayEventRequest) Reset() {
 	*x = ReplayEventRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3238,7 @@ func (x *ReplayEventRequest) String() string {
 func (*ReplayEventRequest) ProtoMessage() {}
 
 func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[52]
+	mi := &file_posthorn_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3251,7 @@ func (x *ReplayEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventRequest.ProtoReflect.Descriptor instead.
 func (*ReplayEventRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ReplayEventRequest) GetId() string {
@@ -3103,7 +3271,7 @@ type ReplayEventResponse struct {
 
 func (x *ReplayEventResponse) Reset() {
 	*x = ReplayEventResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3283,7 @@ func (x *ReplayEventResponse) String() string {
 func (*ReplayEventResponse) ProtoMessage() {}
 
 func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[53]
+	mi := &file_posthorn_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3296,7 @@ func (x *ReplayEventResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventResponse.ProtoReflect.Descriptor instead.
 func (*ReplayEventResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ReplayEventResponse) GetDeliveries() int32 {
@@ -3158,7 +3326,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3338,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[54]
+	mi := &file_posthorn_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3351,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Rejection) GetId() string {
@@ -3276,7 +3444,7 @@ type ListRejectionsRequest struct {
 
 func (x *ListRejectionsRequest) Reset() {
 	*x = ListRejectionsRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3456,7 @@ func (x *ListRejectionsRequest) String() string {
 func (*ListRejectionsRequest) ProtoMessage() {}
 
 func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[55]
+	mi := &file_posthorn_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3469,7 @@ func (x *ListRejectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRejectionsRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListRejectionsRequest) GetLimit() int32 {
@@ -3349,7 +3517,7 @@ type ListRejectionsResponse struct {
 
 func (x *ListRejectionsResponse) Reset() {
 	*x = ListRejectionsResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3529,7 @@ func (x *ListRejectionsResponse) String() string {
 func (*ListRejectionsResponse) ProtoMessage() {}
 
 func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[56]
+	mi := &file_posthorn_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3542,7 @@ func (x *ListRejectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRejectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRejectionsResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListRejectionsResponse) GetItems() []*Rejection {
@@ -3416,7 +3584,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3596,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[57]
+	mi := &file_posthorn_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3609,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -3559,7 +3727,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3739,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[58]
+	mi := &file_posthorn_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3752,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListDeadLettersRequest) GetLimit() int32 {
@@ -3653,7 +3821,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3665,7 +3833,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[59]
+	mi := &file_posthorn_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3678,7 +3846,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListDeadLettersResponse) GetItems() []*DeadLetter {
@@ -3718,7 +3886,7 @@ type RetryDeadLettersRequest struct {
 
 func (x *RetryDeadLettersRequest) Reset() {
 	*x = RetryDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3730,7 +3898,7 @@ func (x *RetryDeadLettersRequest) String() string {
 func (*RetryDeadLettersRequest) ProtoMessage() {}
 
 func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[60]
+	mi := &file_posthorn_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3743,7 +3911,7 @@ func (x *RetryDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RetryDeadLettersRequest) GetIds() []string {
@@ -3818,7 +3986,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3830,7 +3998,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[61]
+	mi := &file_posthorn_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3843,7 +4011,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DeleteDeadLetterRequest) GetId() string {
@@ -3871,7 +4039,7 @@ type DeleteDeadLettersRequest struct {
 
 func (x *DeleteDeadLettersRequest) Reset() {
 	*x = DeleteDeadLettersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +4051,7 @@ func (x *DeleteDeadLettersRequest) String() string {
 func (*DeleteDeadLettersRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[62]
+	mi := &file_posthorn_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +4064,7 @@ func (x *DeleteDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DeleteDeadLettersRequest) GetIds() []string {
@@ -3972,7 +4140,7 @@ type DeleteDeadLettersResponse struct {
 
 func (x *DeleteDeadLettersResponse) Reset() {
 	*x = DeleteDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3984,7 +4152,7 @@ func (x *DeleteDeadLettersResponse) String() string {
 func (*DeleteDeadLettersResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[63]
+	mi := &file_posthorn_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3997,7 +4165,7 @@ func (x *DeleteDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *DeleteDeadLettersResponse) GetDeleted() int32 {
@@ -4019,7 +4187,7 @@ type RetryDeadLettersResponse struct {
 
 func (x *RetryDeadLettersResponse) Reset() {
 	*x = RetryDeadLettersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4031,7 +4199,7 @@ func (x *RetryDeadLettersResponse) String() string {
 func (*RetryDeadLettersResponse) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[64]
+	mi := &file_posthorn_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4044,7 +4212,7 @@ func (x *RetryDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RetryDeadLettersResponse) GetRetried() int32 {
@@ -4071,7 +4239,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4083,7 +4251,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[65]
+	mi := &file_posthorn_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4096,7 +4264,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SignInRequest) GetName() string {
@@ -4125,7 +4293,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4137,7 +4305,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[66]
+	mi := &file_posthorn_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4150,7 +4318,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SignInResponse) GetToken() string {
@@ -4182,7 +4350,7 @@ type GetSigningKeysRequest struct {
 
 func (x *GetSigningKeysRequest) Reset() {
 	*x = GetSigningKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4194,7 +4362,7 @@ func (x *GetSigningKeysRequest) String() string {
 func (*GetSigningKeysRequest) ProtoMessage() {}
 
 func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[67]
+	mi := &file_posthorn_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4207,7 +4375,7 @@ func (x *GetSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 type RotateSigningKeyRequest struct {
@@ -4218,7 +4386,7 @@ type RotateSigningKeyRequest struct {
 
 func (x *RotateSigningKeyRequest) Reset() {
 	*x = RotateSigningKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4230,7 +4398,7 @@ func (x *RotateSigningKeyRequest) String() string {
 func (*RotateSigningKeyRequest) ProtoMessage() {}
 
 func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[68]
+	mi := &file_posthorn_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4243,7 +4411,7 @@ func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 type GetSigningKeysResponse struct {
@@ -4255,7 +4423,7 @@ type GetSigningKeysResponse struct {
 
 func (x *GetSigningKeysResponse) Reset() {
 	*x = GetSigningKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4267,7 +4435,7 @@ func (x *GetSigningKeysResponse) String() string {
 func (*GetSigningKeysResponse) ProtoMessage() {}
 
 func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[69]
+	mi := &file_posthorn_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4280,7 +4448,7 @@ func (x *GetSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*GetSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetSigningKeysResponse) GetKeys() []*JsonWebKey {
@@ -4305,7 +4473,7 @@ type JsonWebKey struct {
 
 func (x *JsonWebKey) Reset() {
 	*x = JsonWebKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4317,7 +4485,7 @@ func (x *JsonWebKey) String() string {
 func (*JsonWebKey) ProtoMessage() {}
 
 func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[70]
+	mi := &file_posthorn_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4330,7 +4498,7 @@ func (x *JsonWebKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JsonWebKey.ProtoReflect.Descriptor instead.
 func (*JsonWebKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *JsonWebKey) GetKty() string {
@@ -4394,7 +4562,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4406,7 +4574,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[71]
+	mi := &file_posthorn_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4419,7 +4587,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *User) GetName() string {
@@ -4483,7 +4651,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4495,7 +4663,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[72]
+	mi := &file_posthorn_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4508,7 +4676,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListUsersRequest) GetLimit() int32 {
@@ -4549,7 +4717,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4561,7 +4729,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[73]
+	mi := &file_posthorn_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4574,7 +4742,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListUsersResponse) GetItems() []*User {
@@ -4600,7 +4768,7 @@ type GetUserRequest struct {
 
 func (x *GetUserRequest) Reset() {
 	*x = GetUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4612,7 +4780,7 @@ func (x *GetUserRequest) String() string {
 func (*GetUserRequest) ProtoMessage() {}
 
 func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[74]
+	mi := &file_posthorn_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4625,7 +4793,7 @@ func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
 func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *GetUserRequest) GetName() string {
@@ -4644,7 +4812,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4656,7 +4824,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[75]
+	mi := &file_posthorn_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4669,7 +4837,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *CreateUserRequest) GetUser() *User {
@@ -4688,7 +4856,7 @@ type PutUserRequest struct {
 
 func (x *PutUserRequest) Reset() {
 	*x = PutUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4700,7 +4868,7 @@ func (x *PutUserRequest) String() string {
 func (*PutUserRequest) ProtoMessage() {}
 
 func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[76]
+	mi := &file_posthorn_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4713,7 +4881,7 @@ func (x *PutUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutUserRequest.ProtoReflect.Descriptor instead.
 func (*PutUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PutUserRequest) GetUser() *User {
@@ -4732,7 +4900,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4744,7 +4912,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[77]
+	mi := &file_posthorn_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4757,7 +4925,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{77}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -4788,7 +4956,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4800,7 +4968,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[78]
+	mi := &file_posthorn_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4813,7 +4981,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{78}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ApiKey) GetName() string {
@@ -4884,7 +5052,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[79]
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4896,7 +5064,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[79]
+	mi := &file_posthorn_v1_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4909,7 +5077,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{79}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListKeysRequest) GetLimit() int32 {
@@ -4950,7 +5118,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4962,7 +5130,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[80]
+	mi := &file_posthorn_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4975,7 +5143,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{80}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListKeysResponse) GetItems() []*ApiKey {
@@ -5001,7 +5169,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[81]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5013,7 +5181,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[81]
+	mi := &file_posthorn_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5026,7 +5194,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{81}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetKeyRequest) GetName() string {
@@ -5045,7 +5213,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5057,7 +5225,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[82]
+	mi := &file_posthorn_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5070,7 +5238,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{82}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CreateKeyRequest) GetKey() *ApiKey {
@@ -5089,7 +5257,7 @@ type DeleteKeyRequest struct {
 
 func (x *DeleteKeyRequest) Reset() {
 	*x = DeleteKeyRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5101,7 +5269,7 @@ func (x *DeleteKeyRequest) String() string {
 func (*DeleteKeyRequest) ProtoMessage() {}
 
 func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[83]
+	mi := &file_posthorn_v1_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5114,7 +5282,7 @@ func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{83}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *DeleteKeyRequest) GetName() string {
@@ -5140,7 +5308,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[84]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5152,7 +5320,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[84]
+	mi := &file_posthorn_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5165,7 +5333,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{84}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListChangesRequest) GetLimit() int32 {
@@ -5237,7 +5405,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[85]
+	mi := &file_posthorn_v1_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5249,7 +5417,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[85]
+	mi := &file_posthorn_v1_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5262,7 +5430,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{85}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Change) GetId() string {
@@ -5338,7 +5506,7 @@ type ListChangesResponse struct {
 
 func (x *ListChangesResponse) Reset() {
 	*x = ListChangesResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[86]
+	mi := &file_posthorn_v1_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5350,7 +5518,7 @@ func (x *ListChangesResponse) String() string {
 func (*ListChangesResponse) ProtoMessage() {}
 
 func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[86]
+	mi := &file_posthorn_v1_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5363,7 +5531,7 @@ func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListChangesResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{86}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListChangesResponse) GetItems() []*Change {
@@ -5388,7 +5556,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[87]
+	mi := &file_posthorn_v1_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5400,7 +5568,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[87]
+	mi := &file_posthorn_v1_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5413,7 +5581,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{87}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{89}
 }
 
 type WhoAmIResponse struct {
@@ -5426,7 +5594,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[88]
+	mi := &file_posthorn_v1_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5438,7 +5606,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[88]
+	mi := &file_posthorn_v1_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5451,7 +5619,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{88}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -5466,6 +5634,130 @@ func (x *WhoAmIResponse) GetRoles() []string {
 		return x.Roles
 	}
 	return nil
+}
+
+// Sent is what the destination got. Credentials are masked.
+type TestSubscriptionResponse_Sent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For instance "POST", "PUB".
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The URL, exchange or subject.
+	Target  string                                  `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Headers []*TestSubscriptionResponse_Sent_Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	// Up to 64 KiB. What is not UTF-8 is replaced.
+	Body          string `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionResponse_Sent) Reset() {
+	*x = TestSubscriptionResponse_Sent{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionResponse_Sent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionResponse_Sent) ProtoMessage() {}
+
+func (x *TestSubscriptionResponse_Sent) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionResponse_Sent.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionResponse_Sent) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *TestSubscriptionResponse_Sent) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse_Sent) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse_Sent) GetHeaders() []*TestSubscriptionResponse_Sent_Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *TestSubscriptionResponse_Sent) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+type TestSubscriptionResponse_Sent_Header struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) Reset() {
+	*x = TestSubscriptionResponse_Sent_Header{}
+	mi := &file_posthorn_v1_api_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestSubscriptionResponse_Sent_Header) ProtoMessage() {}
+
+func (x *TestSubscriptionResponse_Sent_Header) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_api_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestSubscriptionResponse_Sent_Header.ProtoReflect.Descriptor instead.
+func (*TestSubscriptionResponse_Sent_Header) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{15, 0, 0}
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TestSubscriptionResponse_Sent_Header) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
 }
 
 type SimulatePolicyResponse_Verdict struct {
@@ -5484,7 +5776,7 @@ type SimulatePolicyResponse_Verdict struct {
 
 func (x *SimulatePolicyResponse_Verdict) Reset() {
 	*x = SimulatePolicyResponse_Verdict{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[90]
+	mi := &file_posthorn_v1_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5496,7 +5788,7 @@ func (x *SimulatePolicyResponse_Verdict) String() string {
 func (*SimulatePolicyResponse_Verdict) ProtoMessage() {}
 
 func (x *SimulatePolicyResponse_Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[90]
+	mi := &file_posthorn_v1_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5509,7 +5801,7 @@ func (x *SimulatePolicyResponse_Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatePolicyResponse_Verdict.ProtoReflect.Descriptor instead.
 func (*SimulatePolicyResponse_Verdict) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *SimulatePolicyResponse_Verdict) GetId() string {
@@ -5576,7 +5868,7 @@ type SimulatePolicyResponse_Recorded struct {
 
 func (x *SimulatePolicyResponse_Recorded) Reset() {
 	*x = SimulatePolicyResponse_Recorded{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[91]
+	mi := &file_posthorn_v1_api_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5588,7 +5880,7 @@ func (x *SimulatePolicyResponse_Recorded) String() string {
 func (*SimulatePolicyResponse_Recorded) ProtoMessage() {}
 
 func (x *SimulatePolicyResponse_Recorded) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[91]
+	mi := &file_posthorn_v1_api_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5601,7 +5893,7 @@ func (x *SimulatePolicyResponse_Recorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulatePolicyResponse_Recorded.ProtoReflect.Descriptor instead.
 func (*SimulatePolicyResponse_Recorded) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{22, 1}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{24, 1}
 }
 
 func (x *SimulatePolicyResponse_Recorded) GetAt() *timestamppb.Timestamp {
@@ -5700,7 +5992,7 @@ type PublishEventsResponse_Result struct {
 
 func (x *PublishEventsResponse_Result) Reset() {
 	*x = PublishEventsResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[94]
+	mi := &file_posthorn_v1_api_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5712,7 +6004,7 @@ func (x *PublishEventsResponse_Result) String() string {
 func (*PublishEventsResponse_Result) ProtoMessage() {}
 
 func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[94]
+	mi := &file_posthorn_v1_api_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5725,7 +6017,7 @@ func (x *PublishEventsResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishEventsResponse_Result.ProtoReflect.Descriptor instead.
 func (*PublishEventsResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{43, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{45, 0}
 }
 
 func (x *PublishEventsResponse_Result) GetId() string {
@@ -5764,7 +6056,7 @@ type RetryDeadLettersResponse_Result struct {
 
 func (x *RetryDeadLettersResponse_Result) Reset() {
 	*x = RetryDeadLettersResponse_Result{}
-	mi := &file_posthorn_v1_api_proto_msgTypes[95]
+	mi := &file_posthorn_v1_api_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5776,7 +6068,7 @@ func (x *RetryDeadLettersResponse_Result) String() string {
 func (*RetryDeadLettersResponse_Result) ProtoMessage() {}
 
 func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_api_proto_msgTypes[95]
+	mi := &file_posthorn_v1_api_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5789,7 +6081,7 @@ func (x *RetryDeadLettersResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLettersResponse_Result.ProtoReflect.Descriptor instead.
 func (*RetryDeadLettersResponse_Result) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{64, 0}
+	return file_posthorn_v1_api_proto_rawDescGZIP(), []int{66, 0}
 }
 
 func (x *RetryDeadLettersResponse_Result) GetId() string {
@@ -5831,7 +6123,7 @@ var File_posthorn_v1_api_proto protoreflect.FileDescriptor
 
 const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x15posthorn/v1/api.proto\x12\vposthorn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\x1a\x18posthorn/v1/config.proto\x1a\x17posthorn/v1/event.proto\"u\n" +
+	"\x15posthorn/v1/api.proto\x12\vposthorn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\x1a\x18posthorn/v1/config.proto\x1a\x17posthorn/v1/event.proto\"u\n" +
 	"\x12ListSourcesRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
@@ -5871,7 +6163,29 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x16PutSubscriptionRequest\x12=\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x19.posthorn.v1.SubscriptionR\fsubscription\"/\n" +
 	"\x19DeleteSubscriptionRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"v\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"m\n" +
+	"\x17TestSubscriptionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x04data\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x04data\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\"\xf2\x03\n" +
+	"\x18TestSubscriptionResponse\x12\x0e\n" +
+	"\x02ok\x18\x01 \x01(\bR\x02ok\x12>\n" +
+	"\x04sent\x18\x02 \x01(\v2*.posthorn.v1.TestSubscriptionResponse.SentR\x04sent\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\x05R\x06status\x12\x1a\n" +
+	"\bresponse\x18\x04 \x01(\tR\bresponse\x123\n" +
+	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x1f\n" +
+	"\verror_class\x18\x06 \x01(\tR\n" +
+	"errorClass\x12\x14\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x12\x18\n" +
+	"\aoutcome\x18\b \x01(\tR\aoutcome\x1a\xcb\x01\n" +
+	"\x04Sent\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12K\n" +
+	"\aheaders\x18\x03 \x03(\v21.posthorn.v1.TestSubscriptionResponse.Sent.HeaderR\aheaders\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\tR\x04body\x1a2\n" +
+	"\x06Header\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"v\n" +
 	"\x13ListPoliciesRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
@@ -6269,14 +6583,15 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\tGetSource\x12\x1d.posthorn.v1.GetSourceRequest\x1a\x13.posthorn.v1.Source\x12E\n" +
 	"\fCreateSource\x12 .posthorn.v1.CreateSourceRequest\x1a\x13.posthorn.v1.Source\x12?\n" +
 	"\tPutSource\x12\x1d.posthorn.v1.PutSourceRequest\x1a\x13.posthorn.v1.Source\x12H\n" +
-	"\fDeleteSource\x12 .posthorn.v1.DeleteSourceRequest\x1a\x16.google.protobuf.Empty2\xa3\x04\n" +
+	"\fDeleteSource\x12 .posthorn.v1.DeleteSourceRequest\x1a\x16.google.protobuf.Empty2\x84\x05\n" +
 	"\x13SubscriptionService\x12b\n" +
 	"\x11ListSubscriptions\x12%.posthorn.v1.ListSubscriptionsRequest\x1a&.posthorn.v1.ListSubscriptionsResponse\x12Q\n" +
 	"\x0fGetSubscription\x12#.posthorn.v1.GetSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12W\n" +
 	"\x12CreateSubscription\x12&.posthorn.v1.CreateSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12Q\n" +
 	"\x0fPutSubscription\x12#.posthorn.v1.PutSubscriptionRequest\x1a\x19.posthorn.v1.Subscription\x12T\n" +
 	"\x12DeleteSubscription\x12&.posthorn.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty\x12S\n" +
-	"\fTryTransform\x12 .posthorn.v1.TryTransformRequest\x1a!.posthorn.v1.TryTransformResponse2\x80\x05\n" +
+	"\fTryTransform\x12 .posthorn.v1.TryTransformRequest\x1a!.posthorn.v1.TryTransformResponse\x12_\n" +
+	"\x10TestSubscription\x12$.posthorn.v1.TestSubscriptionRequest\x1a%.posthorn.v1.TestSubscriptionResponse2\x80\x05\n" +
 	"\rPolicyService\x12S\n" +
 	"\fListPolicies\x12 .posthorn.v1.ListPoliciesRequest\x1a!.posthorn.v1.ListPoliciesResponse\x12?\n" +
 	"\tGetPolicy\x12\x1d.posthorn.v1.GetPolicyRequest\x1a\x13.posthorn.v1.Policy\x12E\n" +
@@ -6353,313 +6668,324 @@ func file_posthorn_v1_api_proto_rawDescGZIP() []byte {
 	return file_posthorn_v1_api_proto_rawDescData
 }
 
-var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
+var file_posthorn_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 100)
 var file_posthorn_v1_api_proto_goTypes = []any{
-	(*ListSourcesRequest)(nil),              // 0: posthorn.v1.ListSourcesRequest
-	(*ListSourcesResponse)(nil),             // 1: posthorn.v1.ListSourcesResponse
-	(*GetSourceRequest)(nil),                // 2: posthorn.v1.GetSourceRequest
-	(*CreateSourceRequest)(nil),             // 3: posthorn.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),                // 4: posthorn.v1.PutSourceRequest
-	(*DeleteSourceRequest)(nil),             // 5: posthorn.v1.DeleteSourceRequest
-	(*TryTransformRequest)(nil),             // 6: posthorn.v1.TryTransformRequest
-	(*TryTransformResponse)(nil),            // 7: posthorn.v1.TryTransformResponse
-	(*ListSubscriptionsRequest)(nil),        // 8: posthorn.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),       // 9: posthorn.v1.ListSubscriptionsResponse
-	(*GetSubscriptionRequest)(nil),          // 10: posthorn.v1.GetSubscriptionRequest
-	(*CreateSubscriptionRequest)(nil),       // 11: posthorn.v1.CreateSubscriptionRequest
-	(*PutSubscriptionRequest)(nil),          // 12: posthorn.v1.PutSubscriptionRequest
-	(*DeleteSubscriptionRequest)(nil),       // 13: posthorn.v1.DeleteSubscriptionRequest
-	(*ListPoliciesRequest)(nil),             // 14: posthorn.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),            // 15: posthorn.v1.ListPoliciesResponse
-	(*GetPolicyRequest)(nil),                // 16: posthorn.v1.GetPolicyRequest
-	(*CreatePolicyRequest)(nil),             // 17: posthorn.v1.CreatePolicyRequest
-	(*PutPolicyRequest)(nil),                // 18: posthorn.v1.PutPolicyRequest
-	(*DeletePolicyRequest)(nil),             // 19: posthorn.v1.DeletePolicyRequest
-	(*SimulatePolicyRequest)(nil),           // 20: posthorn.v1.SimulatePolicyRequest
-	(*SimulatedRequest)(nil),                // 21: posthorn.v1.SimulatedRequest
-	(*SimulatePolicyResponse)(nil),          // 22: posthorn.v1.SimulatePolicyResponse
-	(*ListPolicyVersionsRequest)(nil),       // 23: posthorn.v1.ListPolicyVersionsRequest
-	(*ListPolicyVersionsResponse)(nil),      // 24: posthorn.v1.ListPolicyVersionsResponse
-	(*RevertPolicyRequest)(nil),             // 25: posthorn.v1.RevertPolicyRequest
-	(*ListAuthorizationsRequest)(nil),       // 26: posthorn.v1.ListAuthorizationsRequest
-	(*ListAuthorizationsResponse)(nil),      // 27: posthorn.v1.ListAuthorizationsResponse
-	(*GetAuthorizationRequest)(nil),         // 28: posthorn.v1.GetAuthorizationRequest
-	(*CreateAuthorizationRequest)(nil),      // 29: posthorn.v1.CreateAuthorizationRequest
-	(*PutAuthorizationRequest)(nil),         // 30: posthorn.v1.PutAuthorizationRequest
-	(*DeleteAuthorizationRequest)(nil),      // 31: posthorn.v1.DeleteAuthorizationRequest
-	(*ListBackoffsRequest)(nil),             // 32: posthorn.v1.ListBackoffsRequest
-	(*ListBackoffsResponse)(nil),            // 33: posthorn.v1.ListBackoffsResponse
-	(*GetBackoffRequest)(nil),               // 34: posthorn.v1.GetBackoffRequest
-	(*CreateBackoffRequest)(nil),            // 35: posthorn.v1.CreateBackoffRequest
-	(*PutBackoffRequest)(nil),               // 36: posthorn.v1.PutBackoffRequest
-	(*DeleteBackoffRequest)(nil),            // 37: posthorn.v1.DeleteBackoffRequest
-	(*GetSettingsRequest)(nil),              // 38: posthorn.v1.GetSettingsRequest
-	(*PutSettingsRequest)(nil),              // 39: posthorn.v1.PutSettingsRequest
-	(*PublishEventRequest)(nil),             // 40: posthorn.v1.PublishEventRequest
-	(*PublishEventResponse)(nil),            // 41: posthorn.v1.PublishEventResponse
-	(*PublishEventsRequest)(nil),            // 42: posthorn.v1.PublishEventsRequest
-	(*PublishEventsResponse)(nil),           // 43: posthorn.v1.PublishEventsResponse
-	(*ListEventsRequest)(nil),               // 44: posthorn.v1.ListEventsRequest
-	(*EventSummary)(nil),                    // 45: posthorn.v1.EventSummary
-	(*ListEventsResponse)(nil),              // 46: posthorn.v1.ListEventsResponse
-	(*GetEventRequest)(nil),                 // 47: posthorn.v1.GetEventRequest
-	(*TraceEventRequest)(nil),               // 48: posthorn.v1.TraceEventRequest
-	(*TraceEventResponse)(nil),              // 49: posthorn.v1.TraceEventResponse
-	(*TraceEntry)(nil),                      // 50: posthorn.v1.TraceEntry
-	(*Attempt)(nil),                         // 51: posthorn.v1.Attempt
-	(*ReplayEventRequest)(nil),              // 52: posthorn.v1.ReplayEventRequest
-	(*ReplayEventResponse)(nil),             // 53: posthorn.v1.ReplayEventResponse
-	(*Rejection)(nil),                       // 54: posthorn.v1.Rejection
-	(*ListRejectionsRequest)(nil),           // 55: posthorn.v1.ListRejectionsRequest
-	(*ListRejectionsResponse)(nil),          // 56: posthorn.v1.ListRejectionsResponse
-	(*DeadLetter)(nil),                      // 57: posthorn.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),          // 58: posthorn.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),         // 59: posthorn.v1.ListDeadLettersResponse
-	(*RetryDeadLettersRequest)(nil),         // 60: posthorn.v1.RetryDeadLettersRequest
-	(*DeleteDeadLetterRequest)(nil),         // 61: posthorn.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLettersRequest)(nil),        // 62: posthorn.v1.DeleteDeadLettersRequest
-	(*DeleteDeadLettersResponse)(nil),       // 63: posthorn.v1.DeleteDeadLettersResponse
-	(*RetryDeadLettersResponse)(nil),        // 64: posthorn.v1.RetryDeadLettersResponse
-	(*SignInRequest)(nil),                   // 65: posthorn.v1.SignInRequest
-	(*SignInResponse)(nil),                  // 66: posthorn.v1.SignInResponse
-	(*GetSigningKeysRequest)(nil),           // 67: posthorn.v1.GetSigningKeysRequest
-	(*RotateSigningKeyRequest)(nil),         // 68: posthorn.v1.RotateSigningKeyRequest
-	(*GetSigningKeysResponse)(nil),          // 69: posthorn.v1.GetSigningKeysResponse
-	(*JsonWebKey)(nil),                      // 70: posthorn.v1.JsonWebKey
-	(*User)(nil),                            // 71: posthorn.v1.User
-	(*ListUsersRequest)(nil),                // 72: posthorn.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),               // 73: posthorn.v1.ListUsersResponse
-	(*GetUserRequest)(nil),                  // 74: posthorn.v1.GetUserRequest
-	(*CreateUserRequest)(nil),               // 75: posthorn.v1.CreateUserRequest
-	(*PutUserRequest)(nil),                  // 76: posthorn.v1.PutUserRequest
-	(*DeleteUserRequest)(nil),               // 77: posthorn.v1.DeleteUserRequest
-	(*ApiKey)(nil),                          // 78: posthorn.v1.ApiKey
-	(*ListKeysRequest)(nil),                 // 79: posthorn.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),                // 80: posthorn.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),                   // 81: posthorn.v1.GetKeyRequest
-	(*CreateKeyRequest)(nil),                // 82: posthorn.v1.CreateKeyRequest
-	(*DeleteKeyRequest)(nil),                // 83: posthorn.v1.DeleteKeyRequest
-	(*ListChangesRequest)(nil),              // 84: posthorn.v1.ListChangesRequest
-	(*Change)(nil),                          // 85: posthorn.v1.Change
-	(*ListChangesResponse)(nil),             // 86: posthorn.v1.ListChangesResponse
-	(*WhoAmIRequest)(nil),                   // 87: posthorn.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),                  // 88: posthorn.v1.WhoAmIResponse
-	nil,                                     // 89: posthorn.v1.SimulatedRequest.HeadersEntry
-	(*SimulatePolicyResponse_Verdict)(nil),  // 90: posthorn.v1.SimulatePolicyResponse.Verdict
-	(*SimulatePolicyResponse_Recorded)(nil), // 91: posthorn.v1.SimulatePolicyResponse.Recorded
-	nil,                                     // 92: posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
-	nil,                                     // 93: posthorn.v1.PublishEventRequest.ExtensionsEntry
-	(*PublishEventsResponse_Result)(nil),    // 94: posthorn.v1.PublishEventsResponse.Result
-	(*RetryDeadLettersResponse_Result)(nil), // 95: posthorn.v1.RetryDeadLettersResponse.Result
-	(*Source)(nil),                          // 96: posthorn.v1.Source
-	(*Subscription)(nil),                    // 97: posthorn.v1.Subscription
-	(*Policy)(nil),                          // 98: posthorn.v1.Policy
-	(*durationpb.Duration)(nil),             // 99: google.protobuf.Duration
-	(*Authorization)(nil),                   // 100: posthorn.v1.Authorization
-	(*BackoffOverride)(nil),                 // 101: posthorn.v1.BackoffOverride
-	(*Settings)(nil),                        // 102: posthorn.v1.Settings
-	(*timestamppb.Timestamp)(nil),           // 103: google.protobuf.Timestamp
-	(Event_Direction)(0),                    // 104: posthorn.v1.Event.Direction
-	(*Violation)(nil),                       // 105: posthorn.v1.Violation
-	(*Step)(nil),                            // 106: posthorn.v1.Step
-	(*Meta)(nil),                            // 107: posthorn.v1.Meta
-	(*Refusal)(nil),                         // 108: posthorn.v1.Refusal
-	(*emptypb.Empty)(nil),                   // 109: google.protobuf.Empty
-	(*Event)(nil),                           // 110: posthorn.v1.Event
+	(*ListSourcesRequest)(nil),                   // 0: posthorn.v1.ListSourcesRequest
+	(*ListSourcesResponse)(nil),                  // 1: posthorn.v1.ListSourcesResponse
+	(*GetSourceRequest)(nil),                     // 2: posthorn.v1.GetSourceRequest
+	(*CreateSourceRequest)(nil),                  // 3: posthorn.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),                     // 4: posthorn.v1.PutSourceRequest
+	(*DeleteSourceRequest)(nil),                  // 5: posthorn.v1.DeleteSourceRequest
+	(*TryTransformRequest)(nil),                  // 6: posthorn.v1.TryTransformRequest
+	(*TryTransformResponse)(nil),                 // 7: posthorn.v1.TryTransformResponse
+	(*ListSubscriptionsRequest)(nil),             // 8: posthorn.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),            // 9: posthorn.v1.ListSubscriptionsResponse
+	(*GetSubscriptionRequest)(nil),               // 10: posthorn.v1.GetSubscriptionRequest
+	(*CreateSubscriptionRequest)(nil),            // 11: posthorn.v1.CreateSubscriptionRequest
+	(*PutSubscriptionRequest)(nil),               // 12: posthorn.v1.PutSubscriptionRequest
+	(*DeleteSubscriptionRequest)(nil),            // 13: posthorn.v1.DeleteSubscriptionRequest
+	(*TestSubscriptionRequest)(nil),              // 14: posthorn.v1.TestSubscriptionRequest
+	(*TestSubscriptionResponse)(nil),             // 15: posthorn.v1.TestSubscriptionResponse
+	(*ListPoliciesRequest)(nil),                  // 16: posthorn.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),                 // 17: posthorn.v1.ListPoliciesResponse
+	(*GetPolicyRequest)(nil),                     // 18: posthorn.v1.GetPolicyRequest
+	(*CreatePolicyRequest)(nil),                  // 19: posthorn.v1.CreatePolicyRequest
+	(*PutPolicyRequest)(nil),                     // 20: posthorn.v1.PutPolicyRequest
+	(*DeletePolicyRequest)(nil),                  // 21: posthorn.v1.DeletePolicyRequest
+	(*SimulatePolicyRequest)(nil),                // 22: posthorn.v1.SimulatePolicyRequest
+	(*SimulatedRequest)(nil),                     // 23: posthorn.v1.SimulatedRequest
+	(*SimulatePolicyResponse)(nil),               // 24: posthorn.v1.SimulatePolicyResponse
+	(*ListPolicyVersionsRequest)(nil),            // 25: posthorn.v1.ListPolicyVersionsRequest
+	(*ListPolicyVersionsResponse)(nil),           // 26: posthorn.v1.ListPolicyVersionsResponse
+	(*RevertPolicyRequest)(nil),                  // 27: posthorn.v1.RevertPolicyRequest
+	(*ListAuthorizationsRequest)(nil),            // 28: posthorn.v1.ListAuthorizationsRequest
+	(*ListAuthorizationsResponse)(nil),           // 29: posthorn.v1.ListAuthorizationsResponse
+	(*GetAuthorizationRequest)(nil),              // 30: posthorn.v1.GetAuthorizationRequest
+	(*CreateAuthorizationRequest)(nil),           // 31: posthorn.v1.CreateAuthorizationRequest
+	(*PutAuthorizationRequest)(nil),              // 32: posthorn.v1.PutAuthorizationRequest
+	(*DeleteAuthorizationRequest)(nil),           // 33: posthorn.v1.DeleteAuthorizationRequest
+	(*ListBackoffsRequest)(nil),                  // 34: posthorn.v1.ListBackoffsRequest
+	(*ListBackoffsResponse)(nil),                 // 35: posthorn.v1.ListBackoffsResponse
+	(*GetBackoffRequest)(nil),                    // 36: posthorn.v1.GetBackoffRequest
+	(*CreateBackoffRequest)(nil),                 // 37: posthorn.v1.CreateBackoffRequest
+	(*PutBackoffRequest)(nil),                    // 38: posthorn.v1.PutBackoffRequest
+	(*DeleteBackoffRequest)(nil),                 // 39: posthorn.v1.DeleteBackoffRequest
+	(*GetSettingsRequest)(nil),                   // 40: posthorn.v1.GetSettingsRequest
+	(*PutSettingsRequest)(nil),                   // 41: posthorn.v1.PutSettingsRequest
+	(*PublishEventRequest)(nil),                  // 42: posthorn.v1.PublishEventRequest
+	(*PublishEventResponse)(nil),                 // 43: posthorn.v1.PublishEventResponse
+	(*PublishEventsRequest)(nil),                 // 44: posthorn.v1.PublishEventsRequest
+	(*PublishEventsResponse)(nil),                // 45: posthorn.v1.PublishEventsResponse
+	(*ListEventsRequest)(nil),                    // 46: posthorn.v1.ListEventsRequest
+	(*EventSummary)(nil),                         // 47: posthorn.v1.EventSummary
+	(*ListEventsResponse)(nil),                   // 48: posthorn.v1.ListEventsResponse
+	(*GetEventRequest)(nil),                      // 49: posthorn.v1.GetEventRequest
+	(*TraceEventRequest)(nil),                    // 50: posthorn.v1.TraceEventRequest
+	(*TraceEventResponse)(nil),                   // 51: posthorn.v1.TraceEventResponse
+	(*TraceEntry)(nil),                           // 52: posthorn.v1.TraceEntry
+	(*Attempt)(nil),                              // 53: posthorn.v1.Attempt
+	(*ReplayEventRequest)(nil),                   // 54: posthorn.v1.ReplayEventRequest
+	(*ReplayEventResponse)(nil),                  // 55: posthorn.v1.ReplayEventResponse
+	(*Rejection)(nil),                            // 56: posthorn.v1.Rejection
+	(*ListRejectionsRequest)(nil),                // 57: posthorn.v1.ListRejectionsRequest
+	(*ListRejectionsResponse)(nil),               // 58: posthorn.v1.ListRejectionsResponse
+	(*DeadLetter)(nil),                           // 59: posthorn.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),               // 60: posthorn.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),              // 61: posthorn.v1.ListDeadLettersResponse
+	(*RetryDeadLettersRequest)(nil),              // 62: posthorn.v1.RetryDeadLettersRequest
+	(*DeleteDeadLetterRequest)(nil),              // 63: posthorn.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLettersRequest)(nil),             // 64: posthorn.v1.DeleteDeadLettersRequest
+	(*DeleteDeadLettersResponse)(nil),            // 65: posthorn.v1.DeleteDeadLettersResponse
+	(*RetryDeadLettersResponse)(nil),             // 66: posthorn.v1.RetryDeadLettersResponse
+	(*SignInRequest)(nil),                        // 67: posthorn.v1.SignInRequest
+	(*SignInResponse)(nil),                       // 68: posthorn.v1.SignInResponse
+	(*GetSigningKeysRequest)(nil),                // 69: posthorn.v1.GetSigningKeysRequest
+	(*RotateSigningKeyRequest)(nil),              // 70: posthorn.v1.RotateSigningKeyRequest
+	(*GetSigningKeysResponse)(nil),               // 71: posthorn.v1.GetSigningKeysResponse
+	(*JsonWebKey)(nil),                           // 72: posthorn.v1.JsonWebKey
+	(*User)(nil),                                 // 73: posthorn.v1.User
+	(*ListUsersRequest)(nil),                     // 74: posthorn.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),                    // 75: posthorn.v1.ListUsersResponse
+	(*GetUserRequest)(nil),                       // 76: posthorn.v1.GetUserRequest
+	(*CreateUserRequest)(nil),                    // 77: posthorn.v1.CreateUserRequest
+	(*PutUserRequest)(nil),                       // 78: posthorn.v1.PutUserRequest
+	(*DeleteUserRequest)(nil),                    // 79: posthorn.v1.DeleteUserRequest
+	(*ApiKey)(nil),                               // 80: posthorn.v1.ApiKey
+	(*ListKeysRequest)(nil),                      // 81: posthorn.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                     // 82: posthorn.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                        // 83: posthorn.v1.GetKeyRequest
+	(*CreateKeyRequest)(nil),                     // 84: posthorn.v1.CreateKeyRequest
+	(*DeleteKeyRequest)(nil),                     // 85: posthorn.v1.DeleteKeyRequest
+	(*ListChangesRequest)(nil),                   // 86: posthorn.v1.ListChangesRequest
+	(*Change)(nil),                               // 87: posthorn.v1.Change
+	(*ListChangesResponse)(nil),                  // 88: posthorn.v1.ListChangesResponse
+	(*WhoAmIRequest)(nil),                        // 89: posthorn.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),                       // 90: posthorn.v1.WhoAmIResponse
+	(*TestSubscriptionResponse_Sent)(nil),        // 91: posthorn.v1.TestSubscriptionResponse.Sent
+	(*TestSubscriptionResponse_Sent_Header)(nil), // 92: posthorn.v1.TestSubscriptionResponse.Sent.Header
+	nil,                                     // 93: posthorn.v1.SimulatedRequest.HeadersEntry
+	(*SimulatePolicyResponse_Verdict)(nil),  // 94: posthorn.v1.SimulatePolicyResponse.Verdict
+	(*SimulatePolicyResponse_Recorded)(nil), // 95: posthorn.v1.SimulatePolicyResponse.Recorded
+	nil,                                     // 96: posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
+	nil,                                     // 97: posthorn.v1.PublishEventRequest.ExtensionsEntry
+	(*PublishEventsResponse_Result)(nil),    // 98: posthorn.v1.PublishEventsResponse.Result
+	(*RetryDeadLettersResponse_Result)(nil), // 99: posthorn.v1.RetryDeadLettersResponse.Result
+	(*Source)(nil),                          // 100: posthorn.v1.Source
+	(*Subscription)(nil),                    // 101: posthorn.v1.Subscription
+	(*structpb.Value)(nil),                  // 102: google.protobuf.Value
+	(*durationpb.Duration)(nil),             // 103: google.protobuf.Duration
+	(*Policy)(nil),                          // 104: posthorn.v1.Policy
+	(*Authorization)(nil),                   // 105: posthorn.v1.Authorization
+	(*BackoffOverride)(nil),                 // 106: posthorn.v1.BackoffOverride
+	(*Settings)(nil),                        // 107: posthorn.v1.Settings
+	(*timestamppb.Timestamp)(nil),           // 108: google.protobuf.Timestamp
+	(Event_Direction)(0),                    // 109: posthorn.v1.Event.Direction
+	(*Violation)(nil),                       // 110: posthorn.v1.Violation
+	(*Step)(nil),                            // 111: posthorn.v1.Step
+	(*Meta)(nil),                            // 112: posthorn.v1.Meta
+	(*Refusal)(nil),                         // 113: posthorn.v1.Refusal
+	(*emptypb.Empty)(nil),                   // 114: google.protobuf.Empty
+	(*Event)(nil),                           // 115: posthorn.v1.Event
 }
 var file_posthorn_v1_api_proto_depIdxs = []int32{
-	96,  // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
-	96,  // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
-	96,  // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
-	97,  // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
-	97,  // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	97,  // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
-	98,  // 6: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
-	98,  // 7: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
-	98,  // 8: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
-	98,  // 9: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
-	21,  // 10: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
-	89,  // 11: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
-	90,  // 12: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
-	99,  // 13: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
-	91,  // 14: posthorn.v1.SimulatePolicyResponse.recorded:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded
-	98,  // 15: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
-	100, // 16: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
-	100, // 17: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	100, // 18: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
-	101, // 19: posthorn.v1.ListBackoffsResponse.items:type_name -> posthorn.v1.BackoffOverride
-	101, // 20: posthorn.v1.CreateBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
-	101, // 21: posthorn.v1.PutBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
-	102, // 22: posthorn.v1.PutSettingsRequest.settings:type_name -> posthorn.v1.Settings
-	103, // 23: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
-	93,  // 24: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
-	40,  // 25: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
-	94,  // 26: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
-	103, // 27: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
-	103, // 28: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
-	104, // 29: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
-	103, // 30: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
-	45,  // 31: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
-	50,  // 32: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
-	103, // 33: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
-	99,  // 34: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
-	51,  // 35: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
-	99,  // 36: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	103, // 37: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
-	103, // 38: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
-	105, // 39: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
-	106, // 40: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
-	103, // 41: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
-	103, // 42: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
-	54,  // 43: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
-	103, // 44: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
-	103, // 45: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	103, // 46: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	57,  // 47: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
-	103, // 48: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	103, // 49: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	103, // 50: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
-	103, // 51: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
-	95,  // 52: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
-	103, // 53: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
-	70,  // 54: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
-	103, // 55: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
-	107, // 56: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
-	71,  // 57: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
-	71,  // 58: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
-	71,  // 59: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
-	103, // 60: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	103, // 61: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
-	107, // 62: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
-	78,  // 63: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
-	78,  // 64: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
-	103, // 65: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
-	103, // 66: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
-	103, // 67: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
-	85,  // 68: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
-	99,  // 69: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
-	103, // 70: posthorn.v1.SimulatePolicyResponse.Recorded.at:type_name -> google.protobuf.Timestamp
-	92,  // 71: posthorn.v1.SimulatePolicyResponse.Recorded.headers:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
-	90,  // 72: posthorn.v1.SimulatePolicyResponse.Recorded.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
-	108, // 73: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
-	108, // 74: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
-	0,   // 75: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
-	2,   // 76: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
-	3,   // 77: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
-	4,   // 78: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
-	5,   // 79: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
-	8,   // 80: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
-	10,  // 81: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
-	11,  // 82: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
-	12,  // 83: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
-	13,  // 84: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
-	6,   // 85: posthorn.v1.SubscriptionService.TryTransform:input_type -> posthorn.v1.TryTransformRequest
-	14,  // 86: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
-	16,  // 87: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
-	17,  // 88: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
-	18,  // 89: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
-	19,  // 90: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
-	20,  // 91: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
-	23,  // 92: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
-	25,  // 93: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
-	26,  // 94: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
-	28,  // 95: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
-	29,  // 96: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
-	30,  // 97: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
-	31,  // 98: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
-	32,  // 99: posthorn.v1.BackoffService.ListBackoffs:input_type -> posthorn.v1.ListBackoffsRequest
-	34,  // 100: posthorn.v1.BackoffService.GetBackoff:input_type -> posthorn.v1.GetBackoffRequest
-	35,  // 101: posthorn.v1.BackoffService.CreateBackoff:input_type -> posthorn.v1.CreateBackoffRequest
-	36,  // 102: posthorn.v1.BackoffService.PutBackoff:input_type -> posthorn.v1.PutBackoffRequest
-	37,  // 103: posthorn.v1.BackoffService.DeleteBackoff:input_type -> posthorn.v1.DeleteBackoffRequest
-	38,  // 104: posthorn.v1.SettingsService.GetSettings:input_type -> posthorn.v1.GetSettingsRequest
-	39,  // 105: posthorn.v1.SettingsService.PutSettings:input_type -> posthorn.v1.PutSettingsRequest
-	40,  // 106: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
-	42,  // 107: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
-	44,  // 108: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
-	47,  // 109: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
-	48,  // 110: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
-	52,  // 111: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
-	55,  // 112: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
-	58,  // 113: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
-	60,  // 114: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
-	61,  // 115: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
-	62,  // 116: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
-	87,  // 117: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
-	65,  // 118: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
-	67,  // 119: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
-	68,  // 120: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
-	72,  // 121: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
-	74,  // 122: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
-	75,  // 123: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
-	76,  // 124: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
-	77,  // 125: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
-	79,  // 126: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
-	81,  // 127: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
-	82,  // 128: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
-	83,  // 129: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
-	84,  // 130: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
-	1,   // 131: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
-	96,  // 132: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
-	96,  // 133: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
-	96,  // 134: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
-	109, // 135: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	9,   // 136: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
-	97,  // 137: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
-	97,  // 138: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
-	97,  // 139: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
-	109, // 140: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	7,   // 141: posthorn.v1.SubscriptionService.TryTransform:output_type -> posthorn.v1.TryTransformResponse
-	15,  // 142: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
-	98,  // 143: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
-	98,  // 144: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
-	98,  // 145: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
-	109, // 146: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
-	22,  // 147: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
-	24,  // 148: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
-	98,  // 149: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
-	27,  // 150: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
-	100, // 151: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
-	100, // 152: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
-	100, // 153: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
-	109, // 154: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
-	33,  // 155: posthorn.v1.BackoffService.ListBackoffs:output_type -> posthorn.v1.ListBackoffsResponse
-	101, // 156: posthorn.v1.BackoffService.GetBackoff:output_type -> posthorn.v1.BackoffOverride
-	101, // 157: posthorn.v1.BackoffService.CreateBackoff:output_type -> posthorn.v1.BackoffOverride
-	101, // 158: posthorn.v1.BackoffService.PutBackoff:output_type -> posthorn.v1.BackoffOverride
-	109, // 159: posthorn.v1.BackoffService.DeleteBackoff:output_type -> google.protobuf.Empty
-	102, // 160: posthorn.v1.SettingsService.GetSettings:output_type -> posthorn.v1.Settings
-	102, // 161: posthorn.v1.SettingsService.PutSettings:output_type -> posthorn.v1.Settings
-	41,  // 162: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
-	43,  // 163: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
-	46,  // 164: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
-	110, // 165: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
-	49,  // 166: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
-	53,  // 167: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
-	56,  // 168: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
-	59,  // 169: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
-	64,  // 170: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
-	109, // 171: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
-	63,  // 172: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
-	88,  // 173: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
-	66,  // 174: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
-	69,  // 175: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
-	69,  // 176: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
-	73,  // 177: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
-	71,  // 178: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
-	71,  // 179: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
-	71,  // 180: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
-	109, // 181: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
-	80,  // 182: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
-	78,  // 183: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
-	78,  // 184: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
-	109, // 185: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
-	86,  // 186: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
-	131, // [131:187] is the sub-list for method output_type
-	75,  // [75:131] is the sub-list for method input_type
-	75,  // [75:75] is the sub-list for extension type_name
-	75,  // [75:75] is the sub-list for extension extendee
-	0,   // [0:75] is the sub-list for field type_name
+	100, // 0: posthorn.v1.ListSourcesResponse.items:type_name -> posthorn.v1.Source
+	100, // 1: posthorn.v1.CreateSourceRequest.source:type_name -> posthorn.v1.Source
+	100, // 2: posthorn.v1.PutSourceRequest.source:type_name -> posthorn.v1.Source
+	101, // 3: posthorn.v1.ListSubscriptionsResponse.items:type_name -> posthorn.v1.Subscription
+	101, // 4: posthorn.v1.CreateSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	101, // 5: posthorn.v1.PutSubscriptionRequest.subscription:type_name -> posthorn.v1.Subscription
+	102, // 6: posthorn.v1.TestSubscriptionRequest.data:type_name -> google.protobuf.Value
+	91,  // 7: posthorn.v1.TestSubscriptionResponse.sent:type_name -> posthorn.v1.TestSubscriptionResponse.Sent
+	103, // 8: posthorn.v1.TestSubscriptionResponse.latency:type_name -> google.protobuf.Duration
+	104, // 9: posthorn.v1.ListPoliciesResponse.items:type_name -> posthorn.v1.Policy
+	104, // 10: posthorn.v1.CreatePolicyRequest.policy:type_name -> posthorn.v1.Policy
+	104, // 11: posthorn.v1.PutPolicyRequest.policy:type_name -> posthorn.v1.Policy
+	104, // 12: posthorn.v1.SimulatePolicyRequest.draft:type_name -> posthorn.v1.Policy
+	23,  // 13: posthorn.v1.SimulatePolicyRequest.request:type_name -> posthorn.v1.SimulatedRequest
+	93,  // 14: posthorn.v1.SimulatedRequest.headers:type_name -> posthorn.v1.SimulatedRequest.HeadersEntry
+	94,  // 15: posthorn.v1.SimulatePolicyResponse.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	103, // 16: posthorn.v1.SimulatePolicyResponse.schedule:type_name -> google.protobuf.Duration
+	95,  // 17: posthorn.v1.SimulatePolicyResponse.recorded:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded
+	104, // 18: posthorn.v1.ListPolicyVersionsResponse.items:type_name -> posthorn.v1.Policy
+	105, // 19: posthorn.v1.ListAuthorizationsResponse.items:type_name -> posthorn.v1.Authorization
+	105, // 20: posthorn.v1.CreateAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	105, // 21: posthorn.v1.PutAuthorizationRequest.authorization:type_name -> posthorn.v1.Authorization
+	106, // 22: posthorn.v1.ListBackoffsResponse.items:type_name -> posthorn.v1.BackoffOverride
+	106, // 23: posthorn.v1.CreateBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
+	106, // 24: posthorn.v1.PutBackoffRequest.backoff:type_name -> posthorn.v1.BackoffOverride
+	107, // 25: posthorn.v1.PutSettingsRequest.settings:type_name -> posthorn.v1.Settings
+	108, // 26: posthorn.v1.PublishEventRequest.time:type_name -> google.protobuf.Timestamp
+	97,  // 27: posthorn.v1.PublishEventRequest.extensions:type_name -> posthorn.v1.PublishEventRequest.ExtensionsEntry
+	42,  // 28: posthorn.v1.PublishEventsRequest.events:type_name -> posthorn.v1.PublishEventRequest
+	98,  // 29: posthorn.v1.PublishEventsResponse.results:type_name -> posthorn.v1.PublishEventsResponse.Result
+	108, // 30: posthorn.v1.ListEventsRequest.from:type_name -> google.protobuf.Timestamp
+	108, // 31: posthorn.v1.ListEventsRequest.to:type_name -> google.protobuf.Timestamp
+	109, // 32: posthorn.v1.EventSummary.direction:type_name -> posthorn.v1.Event.Direction
+	108, // 33: posthorn.v1.EventSummary.received_at:type_name -> google.protobuf.Timestamp
+	47,  // 34: posthorn.v1.ListEventsResponse.items:type_name -> posthorn.v1.EventSummary
+	52,  // 35: posthorn.v1.TraceEventResponse.entries:type_name -> posthorn.v1.TraceEntry
+	108, // 36: posthorn.v1.TraceEntry.at:type_name -> google.protobuf.Timestamp
+	103, // 37: posthorn.v1.TraceEntry.took:type_name -> google.protobuf.Duration
+	53,  // 38: posthorn.v1.TraceEntry.attempt:type_name -> posthorn.v1.Attempt
+	103, // 39: posthorn.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	108, // 40: posthorn.v1.Attempt.next_at:type_name -> google.protobuf.Timestamp
+	108, // 41: posthorn.v1.Rejection.at:type_name -> google.protobuf.Timestamp
+	110, // 42: posthorn.v1.Rejection.violations:type_name -> posthorn.v1.Violation
+	111, // 43: posthorn.v1.Rejection.receipt:type_name -> posthorn.v1.Step
+	108, // 44: posthorn.v1.ListRejectionsRequest.from:type_name -> google.protobuf.Timestamp
+	108, // 45: posthorn.v1.ListRejectionsRequest.to:type_name -> google.protobuf.Timestamp
+	56,  // 46: posthorn.v1.ListRejectionsResponse.items:type_name -> posthorn.v1.Rejection
+	108, // 47: posthorn.v1.DeadLetter.at:type_name -> google.protobuf.Timestamp
+	108, // 48: posthorn.v1.ListDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	108, // 49: posthorn.v1.ListDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	59,  // 50: posthorn.v1.ListDeadLettersResponse.items:type_name -> posthorn.v1.DeadLetter
+	108, // 51: posthorn.v1.RetryDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	108, // 52: posthorn.v1.RetryDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	108, // 53: posthorn.v1.DeleteDeadLettersRequest.from:type_name -> google.protobuf.Timestamp
+	108, // 54: posthorn.v1.DeleteDeadLettersRequest.to:type_name -> google.protobuf.Timestamp
+	99,  // 55: posthorn.v1.RetryDeadLettersResponse.results:type_name -> posthorn.v1.RetryDeadLettersResponse.Result
+	108, // 56: posthorn.v1.SignInResponse.expires_at:type_name -> google.protobuf.Timestamp
+	72,  // 57: posthorn.v1.GetSigningKeysResponse.keys:type_name -> posthorn.v1.JsonWebKey
+	108, // 58: posthorn.v1.User.locked_until:type_name -> google.protobuf.Timestamp
+	112, // 59: posthorn.v1.User.meta:type_name -> posthorn.v1.Meta
+	73,  // 60: posthorn.v1.ListUsersResponse.items:type_name -> posthorn.v1.User
+	73,  // 61: posthorn.v1.CreateUserRequest.user:type_name -> posthorn.v1.User
+	73,  // 62: posthorn.v1.PutUserRequest.user:type_name -> posthorn.v1.User
+	108, // 63: posthorn.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	108, // 64: posthorn.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	112, // 65: posthorn.v1.ApiKey.meta:type_name -> posthorn.v1.Meta
+	80,  // 66: posthorn.v1.ListKeysResponse.items:type_name -> posthorn.v1.ApiKey
+	80,  // 67: posthorn.v1.CreateKeyRequest.key:type_name -> posthorn.v1.ApiKey
+	108, // 68: posthorn.v1.ListChangesRequest.from:type_name -> google.protobuf.Timestamp
+	108, // 69: posthorn.v1.ListChangesRequest.to:type_name -> google.protobuf.Timestamp
+	108, // 70: posthorn.v1.Change.at:type_name -> google.protobuf.Timestamp
+	87,  // 71: posthorn.v1.ListChangesResponse.items:type_name -> posthorn.v1.Change
+	92,  // 72: posthorn.v1.TestSubscriptionResponse.Sent.headers:type_name -> posthorn.v1.TestSubscriptionResponse.Sent.Header
+	103, // 73: posthorn.v1.SimulatePolicyResponse.Verdict.took:type_name -> google.protobuf.Duration
+	108, // 74: posthorn.v1.SimulatePolicyResponse.Recorded.at:type_name -> google.protobuf.Timestamp
+	96,  // 75: posthorn.v1.SimulatePolicyResponse.Recorded.headers:type_name -> posthorn.v1.SimulatePolicyResponse.Recorded.HeadersEntry
+	94,  // 76: posthorn.v1.SimulatePolicyResponse.Recorded.verdicts:type_name -> posthorn.v1.SimulatePolicyResponse.Verdict
+	113, // 77: posthorn.v1.PublishEventsResponse.Result.error:type_name -> posthorn.v1.Refusal
+	113, // 78: posthorn.v1.RetryDeadLettersResponse.Result.error:type_name -> posthorn.v1.Refusal
+	0,   // 79: posthorn.v1.SourceService.ListSources:input_type -> posthorn.v1.ListSourcesRequest
+	2,   // 80: posthorn.v1.SourceService.GetSource:input_type -> posthorn.v1.GetSourceRequest
+	3,   // 81: posthorn.v1.SourceService.CreateSource:input_type -> posthorn.v1.CreateSourceRequest
+	4,   // 82: posthorn.v1.SourceService.PutSource:input_type -> posthorn.v1.PutSourceRequest
+	5,   // 83: posthorn.v1.SourceService.DeleteSource:input_type -> posthorn.v1.DeleteSourceRequest
+	8,   // 84: posthorn.v1.SubscriptionService.ListSubscriptions:input_type -> posthorn.v1.ListSubscriptionsRequest
+	10,  // 85: posthorn.v1.SubscriptionService.GetSubscription:input_type -> posthorn.v1.GetSubscriptionRequest
+	11,  // 86: posthorn.v1.SubscriptionService.CreateSubscription:input_type -> posthorn.v1.CreateSubscriptionRequest
+	12,  // 87: posthorn.v1.SubscriptionService.PutSubscription:input_type -> posthorn.v1.PutSubscriptionRequest
+	13,  // 88: posthorn.v1.SubscriptionService.DeleteSubscription:input_type -> posthorn.v1.DeleteSubscriptionRequest
+	6,   // 89: posthorn.v1.SubscriptionService.TryTransform:input_type -> posthorn.v1.TryTransformRequest
+	14,  // 90: posthorn.v1.SubscriptionService.TestSubscription:input_type -> posthorn.v1.TestSubscriptionRequest
+	16,  // 91: posthorn.v1.PolicyService.ListPolicies:input_type -> posthorn.v1.ListPoliciesRequest
+	18,  // 92: posthorn.v1.PolicyService.GetPolicy:input_type -> posthorn.v1.GetPolicyRequest
+	19,  // 93: posthorn.v1.PolicyService.CreatePolicy:input_type -> posthorn.v1.CreatePolicyRequest
+	20,  // 94: posthorn.v1.PolicyService.PutPolicy:input_type -> posthorn.v1.PutPolicyRequest
+	21,  // 95: posthorn.v1.PolicyService.DeletePolicy:input_type -> posthorn.v1.DeletePolicyRequest
+	22,  // 96: posthorn.v1.PolicyService.SimulatePolicy:input_type -> posthorn.v1.SimulatePolicyRequest
+	25,  // 97: posthorn.v1.PolicyService.ListPolicyVersions:input_type -> posthorn.v1.ListPolicyVersionsRequest
+	27,  // 98: posthorn.v1.PolicyService.RevertPolicy:input_type -> posthorn.v1.RevertPolicyRequest
+	28,  // 99: posthorn.v1.AuthorizationService.ListAuthorizations:input_type -> posthorn.v1.ListAuthorizationsRequest
+	30,  // 100: posthorn.v1.AuthorizationService.GetAuthorization:input_type -> posthorn.v1.GetAuthorizationRequest
+	31,  // 101: posthorn.v1.AuthorizationService.CreateAuthorization:input_type -> posthorn.v1.CreateAuthorizationRequest
+	32,  // 102: posthorn.v1.AuthorizationService.PutAuthorization:input_type -> posthorn.v1.PutAuthorizationRequest
+	33,  // 103: posthorn.v1.AuthorizationService.DeleteAuthorization:input_type -> posthorn.v1.DeleteAuthorizationRequest
+	34,  // 104: posthorn.v1.BackoffService.ListBackoffs:input_type -> posthorn.v1.ListBackoffsRequest
+	36,  // 105: posthorn.v1.BackoffService.GetBackoff:input_type -> posthorn.v1.GetBackoffRequest
+	37,  // 106: posthorn.v1.BackoffService.CreateBackoff:input_type -> posthorn.v1.CreateBackoffRequest
+	38,  // 107: posthorn.v1.BackoffService.PutBackoff:input_type -> posthorn.v1.PutBackoffRequest
+	39,  // 108: posthorn.v1.BackoffService.DeleteBackoff:input_type -> posthorn.v1.DeleteBackoffRequest
+	40,  // 109: posthorn.v1.SettingsService.GetSettings:input_type -> posthorn.v1.GetSettingsRequest
+	41,  // 110: posthorn.v1.SettingsService.PutSettings:input_type -> posthorn.v1.PutSettingsRequest
+	42,  // 111: posthorn.v1.EventService.PublishEvent:input_type -> posthorn.v1.PublishEventRequest
+	44,  // 112: posthorn.v1.EventService.PublishEvents:input_type -> posthorn.v1.PublishEventsRequest
+	46,  // 113: posthorn.v1.EventService.ListEvents:input_type -> posthorn.v1.ListEventsRequest
+	49,  // 114: posthorn.v1.EventService.GetEvent:input_type -> posthorn.v1.GetEventRequest
+	50,  // 115: posthorn.v1.EventService.TraceEvent:input_type -> posthorn.v1.TraceEventRequest
+	54,  // 116: posthorn.v1.EventService.ReplayEvent:input_type -> posthorn.v1.ReplayEventRequest
+	57,  // 117: posthorn.v1.EventService.ListRejections:input_type -> posthorn.v1.ListRejectionsRequest
+	60,  // 118: posthorn.v1.DeadLetterService.ListDeadLetters:input_type -> posthorn.v1.ListDeadLettersRequest
+	62,  // 119: posthorn.v1.DeadLetterService.RetryDeadLetters:input_type -> posthorn.v1.RetryDeadLettersRequest
+	63,  // 120: posthorn.v1.DeadLetterService.DeleteDeadLetter:input_type -> posthorn.v1.DeleteDeadLetterRequest
+	64,  // 121: posthorn.v1.DeadLetterService.DeleteDeadLetters:input_type -> posthorn.v1.DeleteDeadLettersRequest
+	89,  // 122: posthorn.v1.AccountService.WhoAmI:input_type -> posthorn.v1.WhoAmIRequest
+	67,  // 123: posthorn.v1.AccountService.SignIn:input_type -> posthorn.v1.SignInRequest
+	69,  // 124: posthorn.v1.AccountService.GetSigningKeys:input_type -> posthorn.v1.GetSigningKeysRequest
+	70,  // 125: posthorn.v1.AccountService.RotateSigningKey:input_type -> posthorn.v1.RotateSigningKeyRequest
+	74,  // 126: posthorn.v1.UserService.ListUsers:input_type -> posthorn.v1.ListUsersRequest
+	76,  // 127: posthorn.v1.UserService.GetUser:input_type -> posthorn.v1.GetUserRequest
+	77,  // 128: posthorn.v1.UserService.CreateUser:input_type -> posthorn.v1.CreateUserRequest
+	78,  // 129: posthorn.v1.UserService.PutUser:input_type -> posthorn.v1.PutUserRequest
+	79,  // 130: posthorn.v1.UserService.DeleteUser:input_type -> posthorn.v1.DeleteUserRequest
+	81,  // 131: posthorn.v1.KeyService.ListKeys:input_type -> posthorn.v1.ListKeysRequest
+	83,  // 132: posthorn.v1.KeyService.GetKey:input_type -> posthorn.v1.GetKeyRequest
+	84,  // 133: posthorn.v1.KeyService.CreateKey:input_type -> posthorn.v1.CreateKeyRequest
+	85,  // 134: posthorn.v1.KeyService.DeleteKey:input_type -> posthorn.v1.DeleteKeyRequest
+	86,  // 135: posthorn.v1.AuditService.ListChanges:input_type -> posthorn.v1.ListChangesRequest
+	1,   // 136: posthorn.v1.SourceService.ListSources:output_type -> posthorn.v1.ListSourcesResponse
+	100, // 137: posthorn.v1.SourceService.GetSource:output_type -> posthorn.v1.Source
+	100, // 138: posthorn.v1.SourceService.CreateSource:output_type -> posthorn.v1.Source
+	100, // 139: posthorn.v1.SourceService.PutSource:output_type -> posthorn.v1.Source
+	114, // 140: posthorn.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	9,   // 141: posthorn.v1.SubscriptionService.ListSubscriptions:output_type -> posthorn.v1.ListSubscriptionsResponse
+	101, // 142: posthorn.v1.SubscriptionService.GetSubscription:output_type -> posthorn.v1.Subscription
+	101, // 143: posthorn.v1.SubscriptionService.CreateSubscription:output_type -> posthorn.v1.Subscription
+	101, // 144: posthorn.v1.SubscriptionService.PutSubscription:output_type -> posthorn.v1.Subscription
+	114, // 145: posthorn.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	7,   // 146: posthorn.v1.SubscriptionService.TryTransform:output_type -> posthorn.v1.TryTransformResponse
+	15,  // 147: posthorn.v1.SubscriptionService.TestSubscription:output_type -> posthorn.v1.TestSubscriptionResponse
+	17,  // 148: posthorn.v1.PolicyService.ListPolicies:output_type -> posthorn.v1.ListPoliciesResponse
+	104, // 149: posthorn.v1.PolicyService.GetPolicy:output_type -> posthorn.v1.Policy
+	104, // 150: posthorn.v1.PolicyService.CreatePolicy:output_type -> posthorn.v1.Policy
+	104, // 151: posthorn.v1.PolicyService.PutPolicy:output_type -> posthorn.v1.Policy
+	114, // 152: posthorn.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
+	24,  // 153: posthorn.v1.PolicyService.SimulatePolicy:output_type -> posthorn.v1.SimulatePolicyResponse
+	26,  // 154: posthorn.v1.PolicyService.ListPolicyVersions:output_type -> posthorn.v1.ListPolicyVersionsResponse
+	104, // 155: posthorn.v1.PolicyService.RevertPolicy:output_type -> posthorn.v1.Policy
+	29,  // 156: posthorn.v1.AuthorizationService.ListAuthorizations:output_type -> posthorn.v1.ListAuthorizationsResponse
+	105, // 157: posthorn.v1.AuthorizationService.GetAuthorization:output_type -> posthorn.v1.Authorization
+	105, // 158: posthorn.v1.AuthorizationService.CreateAuthorization:output_type -> posthorn.v1.Authorization
+	105, // 159: posthorn.v1.AuthorizationService.PutAuthorization:output_type -> posthorn.v1.Authorization
+	114, // 160: posthorn.v1.AuthorizationService.DeleteAuthorization:output_type -> google.protobuf.Empty
+	35,  // 161: posthorn.v1.BackoffService.ListBackoffs:output_type -> posthorn.v1.ListBackoffsResponse
+	106, // 162: posthorn.v1.BackoffService.GetBackoff:output_type -> posthorn.v1.BackoffOverride
+	106, // 163: posthorn.v1.BackoffService.CreateBackoff:output_type -> posthorn.v1.BackoffOverride
+	106, // 164: posthorn.v1.BackoffService.PutBackoff:output_type -> posthorn.v1.BackoffOverride
+	114, // 165: posthorn.v1.BackoffService.DeleteBackoff:output_type -> google.protobuf.Empty
+	107, // 166: posthorn.v1.SettingsService.GetSettings:output_type -> posthorn.v1.Settings
+	107, // 167: posthorn.v1.SettingsService.PutSettings:output_type -> posthorn.v1.Settings
+	43,  // 168: posthorn.v1.EventService.PublishEvent:output_type -> posthorn.v1.PublishEventResponse
+	45,  // 169: posthorn.v1.EventService.PublishEvents:output_type -> posthorn.v1.PublishEventsResponse
+	48,  // 170: posthorn.v1.EventService.ListEvents:output_type -> posthorn.v1.ListEventsResponse
+	115, // 171: posthorn.v1.EventService.GetEvent:output_type -> posthorn.v1.Event
+	51,  // 172: posthorn.v1.EventService.TraceEvent:output_type -> posthorn.v1.TraceEventResponse
+	55,  // 173: posthorn.v1.EventService.ReplayEvent:output_type -> posthorn.v1.ReplayEventResponse
+	58,  // 174: posthorn.v1.EventService.ListRejections:output_type -> posthorn.v1.ListRejectionsResponse
+	61,  // 175: posthorn.v1.DeadLetterService.ListDeadLetters:output_type -> posthorn.v1.ListDeadLettersResponse
+	66,  // 176: posthorn.v1.DeadLetterService.RetryDeadLetters:output_type -> posthorn.v1.RetryDeadLettersResponse
+	114, // 177: posthorn.v1.DeadLetterService.DeleteDeadLetter:output_type -> google.protobuf.Empty
+	65,  // 178: posthorn.v1.DeadLetterService.DeleteDeadLetters:output_type -> posthorn.v1.DeleteDeadLettersResponse
+	90,  // 179: posthorn.v1.AccountService.WhoAmI:output_type -> posthorn.v1.WhoAmIResponse
+	68,  // 180: posthorn.v1.AccountService.SignIn:output_type -> posthorn.v1.SignInResponse
+	71,  // 181: posthorn.v1.AccountService.GetSigningKeys:output_type -> posthorn.v1.GetSigningKeysResponse
+	71,  // 182: posthorn.v1.AccountService.RotateSigningKey:output_type -> posthorn.v1.GetSigningKeysResponse
+	75,  // 183: posthorn.v1.UserService.ListUsers:output_type -> posthorn.v1.ListUsersResponse
+	73,  // 184: posthorn.v1.UserService.GetUser:output_type -> posthorn.v1.User
+	73,  // 185: posthorn.v1.UserService.CreateUser:output_type -> posthorn.v1.User
+	73,  // 186: posthorn.v1.UserService.PutUser:output_type -> posthorn.v1.User
+	114, // 187: posthorn.v1.UserService.DeleteUser:output_type -> google.protobuf.Empty
+	82,  // 188: posthorn.v1.KeyService.ListKeys:output_type -> posthorn.v1.ListKeysResponse
+	80,  // 189: posthorn.v1.KeyService.GetKey:output_type -> posthorn.v1.ApiKey
+	80,  // 190: posthorn.v1.KeyService.CreateKey:output_type -> posthorn.v1.ApiKey
+	114, // 191: posthorn.v1.KeyService.DeleteKey:output_type -> google.protobuf.Empty
+	88,  // 192: posthorn.v1.AuditService.ListChanges:output_type -> posthorn.v1.ListChangesResponse
+	136, // [136:193] is the sub-list for method output_type
+	79,  // [79:136] is the sub-list for method input_type
+	79,  // [79:79] is the sub-list for extension type_name
+	79,  // [79:79] is the sub-list for extension extendee
+	0,   // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_api_proto_init() }
@@ -6670,15 +6996,15 @@ func file_posthorn_v1_api_proto_init() {
 	file_posthorn_v1_broker_proto_init()
 	file_posthorn_v1_config_proto_init()
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_api_proto_msgTypes[71].OneofWrappers = []any{}
-	file_posthorn_v1_api_proto_msgTypes[78].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[73].OneofWrappers = []any{}
+	file_posthorn_v1_api_proto_msgTypes[80].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_api_proto_rawDesc), len(file_posthorn_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   96,
+			NumMessages:   100,
 			NumExtensions: 0,
 			NumServices:   12,
 		},

@@ -284,6 +284,7 @@ const (
 	SubscriptionService_PutSubscription_FullMethodName    = "/posthorn.v1.SubscriptionService/PutSubscription"
 	SubscriptionService_DeleteSubscription_FullMethodName = "/posthorn.v1.SubscriptionService/DeleteSubscription"
 	SubscriptionService_TryTransform_FullMethodName       = "/posthorn.v1.SubscriptionService/TryTransform"
+	SubscriptionService_TestSubscription_FullMethodName   = "/posthorn.v1.SubscriptionService/TestSubscription"
 )
 
 // SubscriptionServiceClient is the client API for SubscriptionService service.
@@ -300,6 +301,10 @@ type SubscriptionServiceClient interface {
 	// TryTransform shows what a program for Subscription.transform makes of data.
 	// Nothing is stored or delivered.
 	TryTransform(ctx context.Context, in *TryTransformRequest, opts ...grpc.CallOption) (*TryTransformResponse, error)
+	// TestSubscription sends a test event to the subscription's destination right now,
+	// outside the queue: one attempt within the timeout of its policy, whatever the
+	// subscription's filter says and even if it is disabled. Nothing is recorded.
+	TestSubscription(ctx context.Context, in *TestSubscriptionRequest, opts ...grpc.CallOption) (*TestSubscriptionResponse, error)
 }
 
 type subscriptionServiceClient struct {
@@ -370,6 +375,16 @@ func (c *subscriptionServiceClient) TryTransform(ctx context.Context, in *TryTra
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) TestSubscription(ctx context.Context, in *TestSubscriptionRequest, opts ...grpc.CallOption) (*TestSubscriptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TestSubscriptionResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_TestSubscription_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SubscriptionServiceServer is the server API for SubscriptionService service.
 // All implementations must embed UnimplementedSubscriptionServiceServer
 // for forward compatibility.
@@ -384,6 +399,10 @@ type SubscriptionServiceServer interface {
 	// TryTransform shows what a program for Subscription.transform makes of data.
 	// Nothing is stored or delivered.
 	TryTransform(context.Context, *TryTransformRequest) (*TryTransformResponse, error)
+	// TestSubscription sends a test event to the subscription's destination right now,
+	// outside the queue: one attempt within the timeout of its policy, whatever the
+	// subscription's filter says and even if it is disabled. Nothing is recorded.
+	TestSubscription(context.Context, *TestSubscriptionRequest) (*TestSubscriptionResponse, error)
 	mustEmbedUnimplementedSubscriptionServiceServer()
 }
 
@@ -411,6 +430,9 @@ func (UnimplementedSubscriptionServiceServer) DeleteSubscription(context.Context
 }
 func (UnimplementedSubscriptionServiceServer) TryTransform(context.Context, *TryTransformRequest) (*TryTransformResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TryTransform not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) TestSubscription(context.Context, *TestSubscriptionRequest) (*TestSubscriptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TestSubscription not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) mustEmbedUnimplementedSubscriptionServiceServer() {}
 func (UnimplementedSubscriptionServiceServer) testEmbeddedByValue()                             {}
@@ -541,6 +563,24 @@ func _SubscriptionService_TryTransform_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_TestSubscription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TestSubscriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).TestSubscription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_TestSubscription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).TestSubscription(ctx, req.(*TestSubscriptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SubscriptionService_ServiceDesc is the grpc.ServiceDesc for SubscriptionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -571,6 +611,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TryTransform",
 			Handler:    _SubscriptionService_TryTransform_Handler,
+		},
+		{
+			MethodName: "TestSubscription",
+			Handler:    _SubscriptionService_TestSubscription_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

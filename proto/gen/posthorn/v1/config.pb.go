@@ -1502,7 +1502,8 @@ type Subscription struct {
 	Secrets []string `protobuf:"bytes,15,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	// Set by the platform when the endpoint answered 410 and destination.webhook.disable_on_gone
 	// is set; an edit with false enables it again.
-	Disabled    bool  `protobuf:"varint,16,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Disabled bool `protobuf:"varint,16,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// How many secrets are stored. Output only.
 	SecretCount int32 `protobuf:"varint,17,opt,name=secret_count,json=secretCount,proto3" json:"secret_count,omitempty"`
 	// A CEL expression over the event, as filter, whose value is a string, an integer
 	// or a bool. With ordered, only deliveries of the same key wait for each other.
@@ -1511,10 +1512,12 @@ type Subscription struct {
 	OnExhausted Subscription_OnExhausted `protobuf:"varint,19,opt,name=on_exhausted,json=onExhausted,proto3,enum=posthorn.v1.Subscription_OnExhausted" json:"on_exhausted,omitempty"`
 	// A jq program that makes the data that is sent from the data that is stored:
 	// JSON, exactly one value. What it fails for becomes a dead letter.
-	Transform     string `protobuf:"bytes,20,opt,name=transform,proto3" json:"transform,omitempty"`
-	Meta          *Meta  `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Transform string `protobuf:"bytes,20,opt,name=transform,proto3" json:"transform,omitempty"`
+	// How many credentials of the destination are stored. Output only.
+	CredentialCount int32 `protobuf:"varint,25,opt,name=credential_count,json=credentialCount,proto3" json:"credential_count,omitempty"`
+	Meta            *Meta `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Subscription) Reset() {
@@ -1687,6 +1690,13 @@ func (x *Subscription) GetTransform() string {
 	return ""
 }
 
+func (x *Subscription) GetCredentialCount() int32 {
+	if x != nil {
+		return x.CredentialCount
+	}
+	return 0
+}
+
 func (x *Subscription) GetMeta() *Meta {
 	if x != nil {
 		return x.Meta
@@ -1695,6 +1705,13 @@ func (x *Subscription) GetMeta() *Meta {
 }
 
 // A Destination is where a delivery goes.
+//
+// Its credentials are write-only: the fields that say so, and the values of all
+// headers, which may be credentials. An answer leaves the fields out and has
+// "***" in place of a header's value. An edit keeps what is stored for a field that
+// it leaves out and for a header that it gives "***", as long as the destination
+// is the server and user that it was given for; for another one it must be given
+// again.
 type Destination struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -1823,7 +1840,8 @@ type Amqp struct {
 	Exchange string `protobuf:"bytes,4,opt,name=exchange,proto3" json:"exchange,omitempty"`
 	// "{type}", "{tenant}", "{subject}" and "{context}" stand for the event's. Default
 	// "{type}".
-	RoutingKey    string            `protobuf:"bytes,5,opt,name=routing_key,json=routingKey,proto3" json:"routing_key,omitempty"`
+	RoutingKey string `protobuf:"bytes,5,opt,name=routing_key,json=routingKey,proto3" json:"routing_key,omitempty"`
+	// The values are write-only; see Destination.
 	Headers       map[string]string `protobuf:"bytes,6,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1901,19 +1919,25 @@ func (x *Amqp) GetHeaders() map[string]string {
 	return nil
 }
 
-// Nats is a subject of a NATS system.
+// Nats is a subject of a NATS system, to which the platform connects as any client
+// would, and never by its own connections. What the platform keeps in a NATS server
+// of its own is out of reach: deliveries into its streams are refused there. An
+// external server that is shared has to keep the platform's subjects apart by accounts.
 type Nats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// nats:// or tls://, without credentials; several with commas between them.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// "{type}", "{tenant}" and "{context}" stand for the event's, as subject tokens.
+	// "{type}", "{tenant}" and "{context}" stand for the event's, as subject tokens;
+	// those without a tenant have "_" in its place. Subjects that begin with "$" or
+	// "_" belong to NATS and are refused.
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// Publish to a stream of JetStream and wait for its acknowledgement. Otherwise
 	// an attempt has succeeded when the server has taken the message.
 	Jetstream bool `protobuf:"varint,3,opt,name=jetstream,proto3" json:"jetstream,omitempty"`
 	// CloudEvents NATS binding: CLOUDEVENTS_BINARY (the default),
 	// CLOUDEVENTS_STRUCTURED or RAW.
-	Format  Webhook_Format    `protobuf:"varint,4,opt,name=format,proto3,enum=posthorn.v1.Webhook_Format" json:"format,omitempty"`
+	Format Webhook_Format `protobuf:"varint,4,opt,name=format,proto3,enum=posthorn.v1.Webhook_Format" json:"format,omitempty"`
+	// The values are write-only; see Destination.
 	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Write-only. One of them, if the server asks for any: the content of a .creds file,
 	// a token, or a user's password.
@@ -2067,10 +2091,11 @@ func (x *Pull) GetAckWait() *durationpb.Duration {
 
 // A Webhook is an HTTP destination.
 type Webhook struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Url     string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	Headers map[string]string      `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Format  Webhook_Format         `protobuf:"varint,3,opt,name=format,proto3,enum=posthorn.v1.Webhook_Format" json:"format,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Url   string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// The values are write-only; see Destination.
+	Headers map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Format  Webhook_Format    `protobuf:"varint,3,opt,name=format,proto3,enum=posthorn.v1.Webhook_Format" json:"format,omitempty"`
 	// Success is a 2xx, or with this set exactly this status; another 2xx is
 	// then a failure without automatic retry.
 	ExpectedStatus int32 `protobuf:"varint,4,opt,name=expected_status,json=expectedStatus,proto3" json:"expected_status,omitempty"`
@@ -2174,7 +2199,8 @@ func (x *Webhook) GetAuth() *WebhookAuth {
 	return nil
 }
 
-// WebhookAuth is what an endpoint asks its callers for.
+// WebhookAuth is what an endpoint asks its callers for. With one of the kinds there
+// can be no Authorization among the headers.
 type WebhookAuth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -3320,7 +3346,8 @@ func (x *WebhookAuth_Basic) GetPassword() string {
 	return ""
 }
 
-// OAuth2 client credentials grant (RFC 6749, 4.4).
+// OAuth2 client credentials grant (RFC 6749, 4.4). A token is used until shortly
+// before it expires; when the endpoint answers 401, a new one is tried once.
 type WebhookAuth_OAuth2 struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	TokenUrl string                 `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
@@ -4003,7 +4030,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x05codes\x18\x01 \x03(\tR\x05codes\x12\x1e\n" +
 	"\n" +
 	"categories\x18\x02 \x03(\tR\n" +
-	"categories\"\x8b\a\n" +
+	"categories\"\xb6\a\n" +
 	"\fSubscription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -4025,7 +4052,8 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\fsecret_count\x18\x11 \x01(\x05R\vsecretCount\x12!\n" +
 	"\fordering_key\x18\x12 \x01(\tR\vorderingKey\x12H\n" +
 	"\fon_exhausted\x18\x13 \x01(\x0e2%.posthorn.v1.Subscription.OnExhaustedR\vonExhausted\x12\x1c\n" +
-	"\ttransform\x18\x14 \x01(\tR\ttransform\x12%\n" +
+	"\ttransform\x18\x14 \x01(\tR\ttransform\x12)\n" +
+	"\x10credential_count\x18\x19 \x01(\x05R\x0fcredentialCount\x12%\n" +
 	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"C\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\b\n" +

@@ -1,4 +1,4 @@
-package webhook
+package cloudevent
 
 import (
 	"encoding/base64"
@@ -10,19 +10,19 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 )
 
-// eventTime is the time attribute: when the event happened, or where the
+// Time is the time attribute: when the event happened, or where the
 // publisher did not say, when it was received, as CloudEvents 1.0 allows.
-func eventTime(ev *event.Event) time.Time {
+func Time(ev *event.Event) time.Time {
 	if ev.Time.IsZero() {
 		return ev.Received
 	}
 	return ev.Time
 }
 
-// isExtension says whether name can be that of an extension attribute:
+// IsExtension says whether name can be that of an extension attribute:
 // lower-case letters and digits, and none of the names that the specification
 // has taken.
-func isExtension(name string) bool {
+func IsExtension(name string) bool {
 	switch name {
 	case "", "specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype", "data":
 		return false
@@ -35,10 +35,31 @@ func isExtension(name string) bool {
 	return true
 }
 
-// encodeAttribute writes an attribute as a header's value, by section 3.1.3.2 of
+// Attributes calls each with the name and value of every attribute but data and
+// datacontenttype, the value encoded for a header.
+func Attributes(ev *event.Event, each func(name, value string)) {
+	each("specversion", "1.0")
+	each("id", Encode(ev.CloudEventID()))
+	each("source", Encode(ev.CloudEventSource()))
+	each("type", Encode(ev.Type))
+	each("time", Time(ev).Format(time.RFC3339Nano))
+	if ev.Subject != "" {
+		each("subject", Encode(ev.Subject))
+	}
+	if ev.DataSchema != "" {
+		each("dataschema", Encode(ev.DataSchema))
+	}
+	for name, value := range ev.Extensions {
+		if IsExtension(name) {
+			each(name, Encode(value))
+		}
+	}
+}
+
+// Encode writes an attribute as a header's value, by section 3.1.3.2 of
 // the HTTP protocol binding: space, '"', '%' and all that is not printable ASCII
 // are percent-encoded as UTF-8.
-func encodeAttribute(s string) string {
+func Encode(s string) string {
 	i := 0
 	for i < len(s) && isPlain(s[i]) {
 		i++
@@ -62,9 +83,9 @@ func encodeAttribute(s string) string {
 
 func isPlain(c byte) bool { return c > ' ' && c < 0x7f && c != '"' && c != '%' }
 
-// structured writes ev in the JSON event format of CloudEvents 1.0. Data that is
+// Structured writes ev in the JSON event format of CloudEvents 1.0. Data that is
 // JSON stands in it as it came, byte for byte; other data as base64.
-func structured(ev *event.Event) []byte {
+func Structured(ev *event.Event) []byte {
 	size := 256 + len(ev.Data)
 	embed := isJSON(ev.ContentType()) && json.Valid(ev.Data) && utf8.Valid(ev.Data)
 	if !embed {
@@ -80,7 +101,7 @@ func structured(ev *event.Event) []byte {
 	b = appendAttribute(b, "source", ev.CloudEventSource())
 	b = appendAttribute(b, "type", ev.Type)
 	b = append(b, `,"time":"`...)
-	b = eventTime(ev).AppendFormat(b, time.RFC3339Nano)
+	b = Time(ev).AppendFormat(b, time.RFC3339Nano)
 	b = append(b, '"')
 	if ev.Subject != "" {
 		b = appendAttribute(b, "subject", ev.Subject)
@@ -89,8 +110,8 @@ func structured(ev *event.Event) []byte {
 		b = appendAttribute(b, "dataschema", ev.DataSchema)
 	}
 	for name, value := range ev.Extensions {
-		// A header could carry "data_base64" no better than isExtension lets it.
-		if isExtension(name) {
+		// A header could carry "data_base64" no better than IsExtension lets it.
+		if IsExtension(name) {
 			b = appendAttribute(b, name, value)
 		}
 	}
@@ -117,7 +138,7 @@ func appendAttribute(b []byte, name, value string) []byte {
 		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
 			quoted, err := json.Marshal(value)
 			if err != nil {
-				panic("webhook: a string has no JSON form: " + err.Error()) // it always has
+				panic("cloudevent: a string has no JSON form: " + err.Error()) // it always has
 			}
 			return append(b, quoted...)
 		}
