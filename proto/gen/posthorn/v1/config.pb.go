@@ -43,6 +43,8 @@ const (
 	Source_HEADER Source_Kind = 12
 	// A secret that stands in the JSON body.
 	Source_JSON_FIELD Source_Kind = 13
+	// A queue of an AMQP 0-9-1 broker (RabbitMQ). Its first secret is the password.
+	Source_AMQP Source_Kind = 14
 )
 
 // Enum value maps for Source_Kind.
@@ -62,6 +64,7 @@ var (
 		11: "GITLAB",
 		12: "HEADER",
 		13: "JSON_FIELD",
+		14: "AMQP",
 	}
 	Source_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":  0,
@@ -78,6 +81,7 @@ var (
 		"GITLAB":            11,
 		"HEADER":            12,
 		"JSON_FIELD":        13,
+		"AMQP":              14,
 	}
 )
 
@@ -211,7 +215,7 @@ func (x Authorization_OAuth_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authorization_OAuth_Mode.Descriptor instead.
 func (Authorization_OAuth_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0, 0}
 }
 
 type HmacSettings_Algorithm int32
@@ -260,7 +264,7 @@ func (x HmacSettings_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Algorithm.Descriptor instead.
 func (HmacSettings_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type HmacSettings_Encoding int32
@@ -309,7 +313,7 @@ func (x HmacSettings_Encoding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Encoding.Descriptor instead.
 func (HmacSettings_Encoding) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 1}
 }
 
 type Subscription_Priority int32
@@ -361,7 +365,7 @@ func (x Subscription_Priority) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_Priority.Descriptor instead.
 func (Subscription_Priority) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type Subscription_OnExhausted int32
@@ -412,7 +416,7 @@ func (x Subscription_OnExhausted) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_OnExhausted.Descriptor instead.
 func (Subscription_OnExhausted) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 1}
 }
 
 type Webhook_Format int32
@@ -467,7 +471,7 @@ func (x Webhook_Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Webhook_Format.Descriptor instead.
 func (Webhook_Format) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Interceptor_Location int32
@@ -528,7 +532,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -577,7 +581,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -632,7 +636,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -706,7 +710,7 @@ func (x *Meta) GetUpdatedBy() string {
 	return ""
 }
 
-// A Source is a named HTTP entrance for a publisher.
+// A Source is a named entrance for a publisher: of HTTP, but for kind AMQP.
 type Source struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -744,7 +748,9 @@ type Source struct {
 	RatePerClient float64 `protobuf:"fixed64,18,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
 	// The same for all clients of the source together.
 	RatePerSecond float64 `protobuf:"fixed64,19,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
-	Meta          *Meta   `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Settings of kind AMQP.
+	Amqp          *AmqpSource `protobuf:"bytes,20,opt,name=amqp,proto3" json:"amqp,omitempty"`
+	Meta          *Meta       `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -910,6 +916,13 @@ func (x *Source) GetRatePerSecond() float64 {
 		return x.RatePerSecond
 	}
 	return 0
+}
+
+func (x *Source) GetAmqp() *AmqpSource {
+	if x != nil {
+		return x.Amqp
+	}
+	return nil
 }
 
 func (x *Source) GetMeta() *Meta {
@@ -1134,6 +1147,107 @@ func (x *TwilioSettings) GetUrl() string {
 	return ""
 }
 
+// AmqpSource is a durable queue whose messages become events. A message is
+// acknowledged when its event is stored, and dead-lettered when it never can be.
+type AmqpSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// amqp:// or amqps://, without a password.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// In place of the URL's.
+	Username string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	Queue    string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Declares the queue, durable, and binds it. Otherwise it must be there.
+	Declare  bool                  `protobuf:"varint,4,opt,name=declare,proto3" json:"declare,omitempty"`
+	Bindings []*AmqpSource_Binding `protobuf:"bytes,5,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	// Messages that may be unacknowledged at once. Default 200, at most 65535.
+	Prefetch int32 `protobuf:"varint,6,opt,name=prefetch,proto3" json:"prefetch,omitempty"`
+	// With declare, the exchange that gets what is refused for good. Without one (by
+	// this or a policy of the broker) the broker drops it, and the record of the
+	// rejection is all that stays.
+	DeadLetterExchange string `protobuf:"bytes,7,opt,name=dead_letter_exchange,json=deadLetterExchange,proto3" json:"dead_letter_exchange,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *AmqpSource) Reset() {
+	*x = AmqpSource{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AmqpSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AmqpSource) ProtoMessage() {}
+
+func (x *AmqpSource) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AmqpSource.ProtoReflect.Descriptor instead.
+func (*AmqpSource) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AmqpSource) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *AmqpSource) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *AmqpSource) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *AmqpSource) GetDeclare() bool {
+	if x != nil {
+		return x.Declare
+	}
+	return false
+}
+
+func (x *AmqpSource) GetBindings() []*AmqpSource_Binding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+func (x *AmqpSource) GetPrefetch() int32 {
+	if x != nil {
+		return x.Prefetch
+	}
+	return 0
+}
+
+func (x *AmqpSource) GetDeadLetterExchange() string {
+	if x != nil {
+		return x.DeadLetterExchange
+	}
+	return ""
+}
+
 // An Authorization is what the interceptors of a context ask. It is named after
 // the context.
 type Authorization struct {
@@ -1152,7 +1266,7 @@ type Authorization struct {
 
 func (x *Authorization) Reset() {
 	*x = Authorization{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1278,7 @@ func (x *Authorization) String() string {
 func (*Authorization) ProtoMessage() {}
 
 func (x *Authorization) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[5]
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1291,7 @@ func (x *Authorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
 func (*Authorization) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Authorization) GetName() string {
@@ -1250,7 +1364,7 @@ type HmacSettings struct {
 
 func (x *HmacSettings) Reset() {
 	*x = HmacSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1376,7 @@ func (x *HmacSettings) String() string {
 func (*HmacSettings) ProtoMessage() {}
 
 func (x *HmacSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1389,7 @@ func (x *HmacSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HmacSettings.ProtoReflect.Descriptor instead.
 func (*HmacSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HmacSettings) GetHeader() string {
@@ -1362,7 +1476,7 @@ type Auth0Settings struct {
 
 func (x *Auth0Settings) Reset() {
 	*x = Auth0Settings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1488,7 @@ func (x *Auth0Settings) String() string {
 func (*Auth0Settings) ProtoMessage() {}
 
 func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1501,7 @@ func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth0Settings.ProtoReflect.Descriptor instead.
 func (*Auth0Settings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Auth0Settings) GetCodes() []string {
@@ -1452,7 +1566,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1578,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1591,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Subscription) GetName() string {
@@ -1643,7 +1757,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1769,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1782,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Destination) GetKind() isDestination_Kind {
@@ -1764,7 +1878,7 @@ type Amqp struct {
 
 func (x *Amqp) Reset() {
 	*x = Amqp{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1890,7 @@ func (x *Amqp) String() string {
 func (*Amqp) ProtoMessage() {}
 
 func (x *Amqp) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1903,7 @@ func (x *Amqp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amqp.ProtoReflect.Descriptor instead.
 func (*Amqp) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Amqp) GetUrl() string {
@@ -1860,7 +1974,7 @@ type Nats struct {
 
 func (x *Nats) Reset() {
 	*x = Nats{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1986,7 @@ func (x *Nats) String() string {
 func (*Nats) ProtoMessage() {}
 
 func (x *Nats) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1999,7 @@ func (x *Nats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nats.ProtoReflect.Descriptor instead.
 func (*Nats) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Nats) GetUrl() string {
@@ -1963,7 +2077,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2089,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2102,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Pull) GetAckWait() *durationpb.Duration {
@@ -2023,7 +2137,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2149,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2162,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2126,7 +2240,7 @@ type WebhookAuth struct {
 
 func (x *WebhookAuth) Reset() {
 	*x = WebhookAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2252,7 @@ func (x *WebhookAuth) String() string {
 func (*WebhookAuth) ProtoMessage() {}
 
 func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2265,7 @@ func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth.ProtoReflect.Descriptor instead.
 func (*WebhookAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WebhookAuth) GetKind() isWebhookAuth_Kind {
@@ -2235,7 +2349,7 @@ type WebhookValidation struct {
 
 func (x *WebhookValidation) Reset() {
 	*x = WebhookValidation{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2361,7 @@ func (x *WebhookValidation) String() string {
 func (*WebhookValidation) ProtoMessage() {}
 
 func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2374,7 @@ func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookValidation.ProtoReflect.Descriptor instead.
 func (*WebhookValidation) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WebhookValidation) GetOrigin() string {
@@ -2284,7 +2398,7 @@ type JwtSignature struct {
 
 func (x *JwtSignature) Reset() {
 	*x = JwtSignature{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2410,7 @@ func (x *JwtSignature) String() string {
 func (*JwtSignature) ProtoMessage() {}
 
 func (x *JwtSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2423,7 @@ func (x *JwtSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtSignature.ProtoReflect.Descriptor instead.
 func (*JwtSignature) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JwtSignature) GetHeader() string {
@@ -2344,7 +2458,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2470,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2483,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Policy) GetName() string {
@@ -2431,7 +2545,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2557,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2570,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -2491,7 +2605,7 @@ type Interceptor struct {
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2617,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2630,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -2680,7 +2794,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2806,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2819,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -2755,7 +2869,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2881,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +2894,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -2818,6 +2932,70 @@ func (x *Backoff) GetMaxElapsed() *durationpb.Duration {
 	return nil
 }
 
+// Binding routes messages of an exchange to the queue.
+type AmqpSource_Binding struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Exchange string                 `protobuf:"bytes,1,opt,name=exchange,proto3" json:"exchange,omitempty"`
+	// topic, direct, fanout or headers: the exchange is declared, durable. Empty: it
+	// is there.
+	ExchangeType string `protobuf:"bytes,2,opt,name=exchange_type,json=exchangeType,proto3" json:"exchange_type,omitempty"`
+	// One binding for each; one with an empty key when there are none.
+	RoutingKeys   []string `protobuf:"bytes,3,rep,name=routing_keys,json=routingKeys,proto3" json:"routing_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AmqpSource_Binding) Reset() {
+	*x = AmqpSource_Binding{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AmqpSource_Binding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AmqpSource_Binding) ProtoMessage() {}
+
+func (x *AmqpSource_Binding) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AmqpSource_Binding.ProtoReflect.Descriptor instead.
+func (*AmqpSource_Binding) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *AmqpSource_Binding) GetExchange() string {
+	if x != nil {
+		return x.Exchange
+	}
+	return ""
+}
+
+func (x *AmqpSource_Binding) GetExchangeType() string {
+	if x != nil {
+		return x.ExchangeType
+	}
+	return ""
+}
+
+func (x *AmqpSource_Binding) GetRoutingKeys() []string {
+	if x != nil {
+		return x.RoutingKeys
+	}
+	return nil
+}
+
 type Authorization_OAuth struct {
 	state protoimpl.MessageState   `protogen:"open.v1"`
 	Url   string                   `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
@@ -2837,7 +3015,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3027,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3040,7 @@ func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_OAuth.ProtoReflect.Descriptor instead.
 func (*Authorization_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
 }
 
 func (x *Authorization_OAuth) GetUrl() string {
@@ -2923,7 +3101,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3113,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3126,7 @@ func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_Jwt.ProtoReflect.Descriptor instead.
 func (*Authorization_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{5, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
 }
 
 func (x *Authorization_Jwt) GetJwksUrl() string {
@@ -2989,7 +3167,7 @@ type WebhookAuth_Bearer struct {
 
 func (x *WebhookAuth_Bearer) Reset() {
 	*x = WebhookAuth_Bearer{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3179,7 @@ func (x *WebhookAuth_Bearer) String() string {
 func (*WebhookAuth_Bearer) ProtoMessage() {}
 
 func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[27]
+	mi := &file_posthorn_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3192,7 @@ func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Bearer.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Bearer) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *WebhookAuth_Bearer) GetToken() string {
@@ -3035,7 +3213,7 @@ type WebhookAuth_Basic struct {
 
 func (x *WebhookAuth_Basic) Reset() {
 	*x = WebhookAuth_Basic{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3047,7 +3225,7 @@ func (x *WebhookAuth_Basic) String() string {
 func (*WebhookAuth_Basic) ProtoMessage() {}
 
 func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[28]
+	mi := &file_posthorn_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3060,7 +3238,7 @@ func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Basic.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Basic) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *WebhookAuth_Basic) GetUsername() string {
@@ -3092,7 +3270,7 @@ type WebhookAuth_OAuth2 struct {
 
 func (x *WebhookAuth_OAuth2) Reset() {
 	*x = WebhookAuth_OAuth2{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3282,7 @@ func (x *WebhookAuth_OAuth2) String() string {
 func (*WebhookAuth_OAuth2) ProtoMessage() {}
 
 func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[29]
+	mi := &file_posthorn_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3295,7 @@ func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_OAuth2.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_OAuth2) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 2}
 }
 
 func (x *WebhookAuth_OAuth2) GetTokenUrl() string {
@@ -3165,7 +3343,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3355,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3368,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -3217,7 +3395,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3407,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3420,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -3267,7 +3445,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3457,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3470,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -3307,7 +3485,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3497,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3510,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -3373,7 +3551,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3563,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3576,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -3432,7 +3610,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3622,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3635,7 @@ func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
 func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 5}
 }
 
 func (x *Interceptor_Hmac) GetHeader() string {
@@ -3520,7 +3698,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3710,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3723,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -3574,7 +3752,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3586,7 +3764,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3599,7 +3777,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19, 7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -3628,7 +3806,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xa5\b\n" +
+	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xdc\b\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12,\n" +
@@ -3651,8 +3829,9 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x06twilio\x18\x10 \x01(\v2\x1b.posthorn.v1.TwilioSettingsR\x06twilio\x12\x16\n" +
 	"\x06topics\x18\x11 \x03(\tR\x06topics\x12&\n" +
 	"\x0frate_per_client\x18\x12 \x01(\x01R\rratePerClient\x12&\n" +
-	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x12%\n" +
-	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"\xca\x01\n" +
+	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x12+\n" +
+	"\x04amqp\x18\x14 \x01(\v2\x17.posthorn.v1.AmqpSourceR\x04amqp\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"\xd4\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aGENERIC\x10\x01\x12\x0f\n" +
@@ -3674,7 +3853,8 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06HEADER\x10\f\x12\x0e\n" +
 	"\n" +
-	"JSON_FIELD\x10\r\"H\n" +
+	"JSON_FIELD\x10\r\x12\b\n" +
+	"\x04AMQP\x10\x0e\"H\n" +
 	"\n" +
 	"SchemaMode\x12\x1b\n" +
 	"\x17SCHEMA_MODE_UNSPECIFIED\x10\x00\x12\n" +
@@ -3700,7 +3880,20 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"typeHeader\x12!\n" +
 	"\ftype_pointer\x18\x05 \x01(\tR\vtypePointer\"\"\n" +
 	"\x0eTwilioSettings\x12\x10\n" +
-	"\x03url\x18\x01 \x01(\tR\x03url\"\xc5\x05\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\"\xe4\x02\n" +
+	"\n" +
+	"AmqpSource\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x14\n" +
+	"\x05queue\x18\x03 \x01(\tR\x05queue\x12\x18\n" +
+	"\adeclare\x18\x04 \x01(\bR\adeclare\x12;\n" +
+	"\bbindings\x18\x05 \x03(\v2\x1f.posthorn.v1.AmqpSource.BindingR\bbindings\x12\x1a\n" +
+	"\bprefetch\x18\x06 \x01(\x05R\bprefetch\x120\n" +
+	"\x14dead_letter_exchange\x18\a \x01(\tR\x12deadLetterExchange\x1am\n" +
+	"\aBinding\x12\x1a\n" +
+	"\bexchange\x18\x01 \x01(\tR\bexchange\x12#\n" +
+	"\rexchange_type\x18\x02 \x01(\tR\fexchangeType\x12!\n" +
+	"\frouting_keys\x18\x03 \x03(\tR\vroutingKeys\"\xc5\x05\n" +
 	"\rAuthorization\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x126\n" +
@@ -3979,7 +4172,7 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -3997,114 +4190,118 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(*HeaderSettings)(nil),          // 13: posthorn.v1.HeaderSettings
 	(*JsonFieldSettings)(nil),       // 14: posthorn.v1.JsonFieldSettings
 	(*TwilioSettings)(nil),          // 15: posthorn.v1.TwilioSettings
-	(*Authorization)(nil),           // 16: posthorn.v1.Authorization
-	(*HmacSettings)(nil),            // 17: posthorn.v1.HmacSettings
-	(*Auth0Settings)(nil),           // 18: posthorn.v1.Auth0Settings
-	(*Subscription)(nil),            // 19: posthorn.v1.Subscription
-	(*Destination)(nil),             // 20: posthorn.v1.Destination
-	(*Amqp)(nil),                    // 21: posthorn.v1.Amqp
-	(*Nats)(nil),                    // 22: posthorn.v1.Nats
-	(*Pull)(nil),                    // 23: posthorn.v1.Pull
-	(*Webhook)(nil),                 // 24: posthorn.v1.Webhook
-	(*WebhookAuth)(nil),             // 25: posthorn.v1.WebhookAuth
-	(*WebhookValidation)(nil),       // 26: posthorn.v1.WebhookValidation
-	(*JwtSignature)(nil),            // 27: posthorn.v1.JwtSignature
-	(*Policy)(nil),                  // 28: posthorn.v1.Policy
-	(*Security)(nil),                // 29: posthorn.v1.Security
-	(*Interceptor)(nil),             // 30: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 31: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 32: posthorn.v1.Backoff
-	(*Authorization_OAuth)(nil),     // 33: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 34: posthorn.v1.Authorization.Jwt
-	nil,                             // 35: posthorn.v1.Amqp.HeadersEntry
-	nil,                             // 36: posthorn.v1.Nats.HeadersEntry
-	nil,                             // 37: posthorn.v1.Webhook.HeadersEntry
-	(*WebhookAuth_Bearer)(nil),      // 38: posthorn.v1.WebhookAuth.Bearer
-	(*WebhookAuth_Basic)(nil),       // 39: posthorn.v1.WebhookAuth.Basic
-	(*WebhookAuth_OAuth2)(nil),      // 40: posthorn.v1.WebhookAuth.OAuth2
-	(*Interceptor_AccessToken)(nil), // 41: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 42: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 43: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 44: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 45: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 46: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 47: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 48: posthorn.v1.Interceptor.JsonField
-	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
-	(Event_Direction)(0),            // 51: posthorn.v1.Event.Direction
+	(*AmqpSource)(nil),              // 16: posthorn.v1.AmqpSource
+	(*Authorization)(nil),           // 17: posthorn.v1.Authorization
+	(*HmacSettings)(nil),            // 18: posthorn.v1.HmacSettings
+	(*Auth0Settings)(nil),           // 19: posthorn.v1.Auth0Settings
+	(*Subscription)(nil),            // 20: posthorn.v1.Subscription
+	(*Destination)(nil),             // 21: posthorn.v1.Destination
+	(*Amqp)(nil),                    // 22: posthorn.v1.Amqp
+	(*Nats)(nil),                    // 23: posthorn.v1.Nats
+	(*Pull)(nil),                    // 24: posthorn.v1.Pull
+	(*Webhook)(nil),                 // 25: posthorn.v1.Webhook
+	(*WebhookAuth)(nil),             // 26: posthorn.v1.WebhookAuth
+	(*WebhookValidation)(nil),       // 27: posthorn.v1.WebhookValidation
+	(*JwtSignature)(nil),            // 28: posthorn.v1.JwtSignature
+	(*Policy)(nil),                  // 29: posthorn.v1.Policy
+	(*Security)(nil),                // 30: posthorn.v1.Security
+	(*Interceptor)(nil),             // 31: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 32: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 33: posthorn.v1.Backoff
+	(*AmqpSource_Binding)(nil),      // 34: posthorn.v1.AmqpSource.Binding
+	(*Authorization_OAuth)(nil),     // 35: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 36: posthorn.v1.Authorization.Jwt
+	nil,                             // 37: posthorn.v1.Amqp.HeadersEntry
+	nil,                             // 38: posthorn.v1.Nats.HeadersEntry
+	nil,                             // 39: posthorn.v1.Webhook.HeadersEntry
+	(*WebhookAuth_Bearer)(nil),      // 40: posthorn.v1.WebhookAuth.Bearer
+	(*WebhookAuth_Basic)(nil),       // 41: posthorn.v1.WebhookAuth.Basic
+	(*WebhookAuth_OAuth2)(nil),      // 42: posthorn.v1.WebhookAuth.OAuth2
+	(*Interceptor_AccessToken)(nil), // 43: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 44: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 45: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 46: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 47: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 48: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 49: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 50: posthorn.v1.Interceptor.JsonField
+	(*timestamppb.Timestamp)(nil),   // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 52: google.protobuf.Duration
+	(Event_Direction)(0),            // 53: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	49, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	49, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	51, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	51, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
-	17, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
-	18, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
+	18, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
+	19, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
 	13, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
 	14, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
 	15, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
-	11, // 9: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	33, // 10: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	34, // 11: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
-	11, // 12: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
-	3,  // 13: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 14: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	50, // 15: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	51, // 16: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
-	20, // 17: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
-	5,  // 18: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
-	6,  // 19: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
-	11, // 20: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
-	24, // 21: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	21, // 22: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
-	22, // 23: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
-	23, // 24: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
-	35, // 25: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
-	7,  // 26: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
-	36, // 27: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
-	50, // 28: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
-	37, // 29: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
-	7,  // 30: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	27, // 31: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
-	26, // 32: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
-	25, // 33: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
-	38, // 34: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
-	39, // 35: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
-	40, // 36: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
-	29, // 37: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	31, // 38: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	11, // 39: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	30, // 40: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	41, // 41: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	42, // 42: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	43, // 43: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	44, // 44: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	45, // 45: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	46, // 46: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	47, // 47: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	48, // 48: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	50, // 49: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	32, // 50: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	10, // 51: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	50, // 52: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	50, // 53: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	50, // 54: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	2,  // 55: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	50, // 56: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	50, // 57: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	8,  // 58: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 59: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 60: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	9,  // 61: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 62: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 63: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	50, // 64: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	16, // 9: posthorn.v1.Source.amqp:type_name -> posthorn.v1.AmqpSource
+	11, // 10: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
+	34, // 11: posthorn.v1.AmqpSource.bindings:type_name -> posthorn.v1.AmqpSource.Binding
+	35, // 12: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	36, // 13: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	11, // 14: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
+	3,  // 15: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 16: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	52, // 17: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	53, // 18: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	21, // 19: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
+	5,  // 20: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
+	6,  // 21: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
+	11, // 22: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
+	25, // 23: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
+	22, // 24: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
+	23, // 25: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
+	24, // 26: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
+	37, // 27: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
+	7,  // 28: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
+	38, // 29: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
+	52, // 30: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
+	39, // 31: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	7,  // 32: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
+	28, // 33: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
+	27, // 34: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
+	26, // 35: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
+	40, // 36: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
+	41, // 37: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
+	42, // 38: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
+	30, // 39: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	32, // 40: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	11, // 41: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	31, // 42: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	43, // 43: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	44, // 44: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	45, // 45: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	46, // 46: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	47, // 47: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	48, // 48: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	49, // 49: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	50, // 50: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	52, // 51: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	33, // 52: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	10, // 53: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	52, // 54: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	52, // 55: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	52, // 56: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	2,  // 57: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	52, // 58: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	52, // 59: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	8,  // 60: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 61: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 62: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	9,  // 63: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 64: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 65: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	52, // 66: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -4113,20 +4310,20 @@ func file_posthorn_v1_config_proto_init() {
 		return
 	}
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_config_proto_msgTypes[9].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
 		(*Destination_Amqp)(nil),
 		(*Destination_Nats)(nil),
 		(*Destination_Pull)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[14].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[12].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{
 		(*WebhookAuth_Bearer_)(nil),
 		(*WebhookAuth_Basic_)(nil),
 		(*WebhookAuth_Oauth2)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[19].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
@@ -4136,22 +4333,22 @@ func file_posthorn_v1_config_proto_init() {
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[27].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[28].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[29].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[35].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[36].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[30].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[31].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[37].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[38].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[39].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
