@@ -32,8 +32,12 @@ func sourceKind(a *API) kind[*posthornv1.Source] {
 			set:      func(s *posthornv1.Source, list []string) { s.Secrets = list },
 			count:    (*posthornv1.Source).GetSecretCount,
 			setCount: func(s *posthornv1.Source, n int32) { s.SecretCount = n },
-			// What GitHub knows means nothing to another kind of publisher.
-			keep: func(old, v *posthornv1.Source) bool { return old.GetKind() == v.GetKind() },
+			// What GitHub knows means nothing to another kind of publisher, and a
+			// password is not sent to a broker that it was not given for.
+			keep: func(old, v *posthornv1.Source) bool {
+				return old.GetKind() == v.GetKind() &&
+					old.GetAmqp().GetUrl() == v.GetAmqp().GetUrl() && old.GetAmqp().GetUsername() == v.GetAmqp().GetUsername()
+			},
 		},
 	}
 }
@@ -119,6 +123,9 @@ func completeSource(s *posthornv1.Source) {
 		mode = posthornv1.Source_WARN
 	}
 	orDefault(&s.SchemaMode, mode)
+	if q := s.Amqp; q != nil {
+		orDefault(&q.Prefetch, source.DefaultPrefetch)
+	}
 	if h := s.Hmac; h != nil {
 		orDefault(&h.Header, "X-Signature")
 		orDefault(&h.Algorithm, posthornv1.HmacSettings_SHA256)

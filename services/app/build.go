@@ -19,6 +19,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/dedup"
+	"github.com/posthornhq/posthorn/pkg/destination/amqp"
 	"github.com/posthornhq/posthorn/pkg/destination/webhook"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
@@ -285,11 +286,12 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 // dispatcher adds the parts that deliver.
 func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims dedup.Claims, s *state, master *api.API, spans *telemetry.Spans) error {
 	guard := netguard.New(a.cfg.AllowNet)
+	brokers := amqp.NewPool(guard, a.log, amqp.Config{Name: "posthorn dispatcher"})
 	client := webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(a.cfg.Dispatch.Concurrency, 128)})
 	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
 		Events: s.events, Queue: q, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
-		Open: (&opener{webhooks: client}).open,
+		Open: (&opener{webhooks: client, amqp: brokers}).open,
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},
@@ -301,6 +303,7 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 	cat.OnChange(d.CatalogChanged)
 	a.add("undertaker", func(ctx context.Context) error { return d.Bury(ctx, js) }, nil)
 	a.add("queue depth", func(ctx context.Context) error { return watchDepth(ctx, q, a.reg, a.log) }, nil)
+	a.add("AMQP brokers", brokers.Run, nil)
 	a.add("dispatcher", func(ctx context.Context) error {
 		defer client.Close()
 		return d.Run(ctx)

@@ -79,6 +79,9 @@ func (g *Gateway) named(r *http.Request) (*source.Source, string, error) {
 	if src.Spec().GetDisabled() {
 		return src, "", errs.New(errs.Denied, "source %s is disabled", src.Name()).Because("disabled")
 	}
+	if _, _, ok := src.AMQP(); ok {
+		return src, "", source.ErrNotHTTP
+	}
 	return src, rest, nil
 }
 
