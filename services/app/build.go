@@ -37,6 +37,7 @@ import (
 	"github.com/posthornhq/posthorn/services/broker"
 	"github.com/posthornhq/posthorn/services/dispatcher"
 	"github.com/posthornhq/posthorn/services/gateway"
+	"github.com/posthornhq/posthorn/services/gateway/consumer"
 	"github.com/posthornhq/posthorn/services/registry"
 )
 
@@ -186,6 +187,9 @@ func (a *App) build(ctx context.Context) error {
 		if err := a.serveHTTP(ctx, "gateway", cfg.HTTP, front(gw.Handler(), rest)); err != nil {
 			return err
 		}
+		if err := a.consumers(accept, cat, state); err != nil {
+			return err
+		}
 	}
 	if roles.Has(config.Dispatcher) {
 		if err := a.dispatcher(js, cat, claims, state, master, spans); err != nil {
@@ -308,6 +312,19 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, claims de
 		defer client.Close()
 		return d.Run(ctx)
 	}, nil)
+	return nil
+}
+
+// consumers adds the part that takes events from the queues of AMQP sources.
+func (a *App) consumers(accept gateway.Acceptor, cat *catalog.Catalog, s *state) error {
+	c, err := consumer.New(consumer.Deps{
+		Accept: accept, Rejections: s.ledger, Catalog: cat, Dialer: netguard.New(a.cfg.AllowNet), Log: a.log, Metrics: consumer.NewMetrics(a.reg),
+	}, consumer.Config{MaxBytes: int64(a.cfg.MaxEventBytes)})
+	if err != nil {
+		return err
+	}
+	cat.OnChange(c.CatalogChanged)
+	a.add("AMQP sources", c.Run, nil)
 	return nil
 }
 
