@@ -171,9 +171,9 @@ func (r *rig) delete(name string) {
 // until waits for a condition that shows itself only from outside.
 func (r *rig) until(what string, f func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !f(); <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !f(); <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: not within a minute; log:\n%s", what, r.log.String())
+			r.t.Fatalf("%s: not within two minutes; log:\n%s", what, r.log.String())
 		}
 	}
 }
