@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/posthornhq/posthorn/pkg/amqp"
 	"github.com/posthornhq/posthorn/pkg/errs"
@@ -270,7 +271,7 @@ func setHeaders(ev *event.Event, headers map[string]any) error {
 	if err := enc.Encode(headers); err != nil {
 		return malformedField("headers", "cannot be kept: %v", err)
 	}
-	text := strings.TrimSuffix(buf.String(), "\n")
+	text := escapeControls(strings.TrimSuffix(buf.String(), "\n"))
 	if len(text) > maxAMQPHeaders {
 		return malformedField("headers", "have %d bytes as JSON; at most %d can be kept", len(text), maxAMQPHeaders)
 	}
@@ -279,6 +280,23 @@ func setHeaders(ev *event.Event, headers map[string]any) error {
 	}
 	ev.Extensions[name] = text
 	return nil
+}
+
+// escapeControls writes the control characters that JSON allows in its strings, and
+// an attribute does not, as escapes.
+func escapeControls(doc string) string {
+	if strings.IndexFunc(doc, unicode.IsControl) < 0 {
+		return doc
+	}
+	var b strings.Builder
+	for _, r := range doc {
+		if unicode.IsControl(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // exchangeTypes are those that a binding can declare.

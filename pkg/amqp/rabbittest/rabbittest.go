@@ -241,23 +241,31 @@ func (n *node) dial() (*amqp.Connection, error) {
 // test ends.
 func (s *Server) Channel() *amqp.Channel {
 	s.t.Helper()
+	ch, end := s.channel()
+	s.t.Cleanup(end)
+	return ch
+}
+
+// channel returns a channel and what ends its connection.
+func (s *Server) channel() (*amqp.Channel, func()) {
+	s.t.Helper()
 	conn, err := s.dial()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { _ = conn.Close() }) // the node may be gone
 	ch, err := conn.Channel()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return ch
+	return ch, func() { _ = conn.Close() } // the node may be gone
 }
 
 // Queue makes a durable queue of that name, bound to exchange by the keys, if
 // there are any. The exchange is made as a durable one of kind topic.
 func (s *Server) Queue(name, exchange string, keys ...string) {
 	s.t.Helper()
-	ch := s.Channel()
+	ch, end := s.channel()
+	defer end()
 	if _, err := ch.QueueDeclare(name, true, false, false, false, nil); err != nil {
 		s.t.Fatal(err)
 	}
@@ -276,17 +284,31 @@ func (s *Server) Queue(name, exchange string, keys ...string) {
 // Depth returns how many messages of a queue wait for a consumer.
 func (s *Server) Depth(queue string) int {
 	s.t.Helper()
-	q, err := s.Channel().QueueDeclarePassive(queue, true, false, false, false, nil)
+	return s.inspect(queue).Messages
+}
+
+// Consumers returns how many consumers a queue has.
+func (s *Server) Consumers(queue string) int {
+	s.t.Helper()
+	return s.inspect(queue).Consumers
+}
+
+func (s *Server) inspect(queue string) amqp.Queue {
+	s.t.Helper()
+	ch, end := s.channel()
+	defer end()
+	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return q.Messages
+	return q
 }
 
 // Drain takes all that is in a queue.
 func (s *Server) Drain(queue string) []amqp.Delivery {
 	s.t.Helper()
-	ch := s.Channel()
+	ch, end := s.channel()
+	defer end()
 	var all []amqp.Delivery
 	for {
 		d, ok, err := ch.Get(queue, true)

@@ -378,22 +378,15 @@ func TestEditsTakeEffect(t *testing.T) {
 	r.put(of(s, "edited", &posthornv1.AmqpSource{Queue: "after"}))
 	publish(t, s, "", "after", amqp091.Publishing{MessageId: "2", Type: "a.b"})
 	r.until("the second queue is consumed", func() bool { return len(r.accept.all()) == 2 })
-	consumers := func(queue string) int {
-		q, err := s.Channel().QueueDeclarePassive(queue, true, false, false, false, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return q.Consumers
-	}
-	r.until("the first one is left", func() bool { return consumers("before") == 0 })
+	r.until("the first one is left", func() bool { return s.Consumers("before") == 0 })
 	off := of(s, "edited", &posthornv1.AmqpSource{Queue: "after"})
 	off.Disabled = true
 	r.put(off)
-	r.until("a disabled one is left", func() bool { return consumers("after") == 0 })
+	r.until("a disabled one is left", func() bool { return s.Consumers("after") == 0 })
 	r.put(of(s, "edited", &posthornv1.AmqpSource{Queue: "after"}))
-	r.until("an enabled one is taken up", func() bool { return consumers("after") == 1 })
+	r.until("an enabled one is taken up", func() bool { return s.Consumers("after") == 1 })
 	r.delete("edited")
-	r.until("a deleted one is left", func() bool { return consumers("after") == 0 })
+	r.until("a deleted one is left", func() bool { return s.Consumers("after") == 0 })
 	r.until("its metrics are gone", func() bool { return testutil.CollectAndCount(r.metrics.connected) == 0 })
 }
 
