@@ -190,7 +190,18 @@ func end(cmd *exec.Cmd) {
 func (n *node) start() error {
 	n.out = &bytes.Buffer{}
 	n.cmd = exec.Command(script)
-	n.cmd.Env = append(os.Environ(),
+	n.cmd.Env = n.env()
+	n.cmd.Dir, n.cmd.Stdout, n.cmd.Stderr = n.dir, n.out, n.out
+	if err := n.cmd.Start(); err != nil {
+		n.cmd = nil
+		return fmt.Errorf("start rabbitmq-server: %w", err)
+	}
+	return n.await()
+}
+
+// env is what keeps the node to itself.
+func (n *node) env() []string {
+	return append(os.Environ(),
 		"HOME="+n.dir, // of the cookie
 		fmt.Sprintf("RABBITMQ_NODENAME=posthorn%d@localhost", n.ports[0]),
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", n.ports[1]),
@@ -207,12 +218,16 @@ func (n *node) start() error {
 		// The script then becomes the node, and does not stand between it and our signals.
 		"RABBITMQ_ALLOW_INPUT=1", "RABBITMQ_SERVER_START_ARGS=-noinput",
 	)
-	n.cmd.Dir, n.cmd.Stdout, n.cmd.Stderr = n.dir, n.out, n.out
-	if err := n.cmd.Start(); err != nil {
-		n.cmd = nil
-		return fmt.Errorf("start rabbitmq-server: %w", err)
+}
+
+// Control runs rabbitmqctl on the node.
+func (s *Server) Control(args ...string) {
+	s.t.Helper()
+	cmd := exec.Command(filepath.Join(filepath.Dir(script), "rabbitmqctl"), args...)
+	cmd.Env, cmd.Dir = s.env(), s.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("rabbitmqctl %v: %v\n%s", args, err, out)
 	}
-	return n.await()
 }
 
 func (n *node) await() error {

@@ -2,8 +2,12 @@ package amqp
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -16,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/posthornhq/posthorn/pkg/amqp/rabbittest"
+	"github.com/posthornhq/posthorn/pkg/certs/certstest"
 	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/netguard"
@@ -308,5 +313,89 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 				t.Errorf("error is %v, want it to name %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// A broker that has no room left stops reading; attempts must not hang on that.
+func TestABrokerThatTakesNothingIsAFailedAttempt(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Start(t)
+	s.Queue("blocked", "blocked", "#")
+	a := open(t, newPool(t, Config{}), spec(s, "blocked"))
+	if r := send(t, a, message("1", "a.b")); r.Verdict != destination.Accepted {
+		t.Fatal(r.Err)
+	}
+	s.Control("set_disk_free_limit", "1000000GB")
+	var last destination.Result
+	for deadline := time.Now().Add(time.Minute); last.Err == nil || !strings.Contains(last.Err.Error(), "takes no messages"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("result is %+v, want it to say that the broker takes no messages", last)
+		}
+		// The broker says so to who publishes, and not before.
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		last = a.Send(ctx, message("2", "a.b"))
+		cancel()
+	}
+	if last.Outcome(nil) != event.Retry {
+		t.Errorf("result is %+v, want it tried again", last)
+	}
+	s.Control("set_disk_free_limit", "1MB")
+	for deadline := time.Now().Add(time.Minute); last.Verdict != destination.Accepted; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("result is %+v, want it accepted when there is room again", last)
+		}
+		last = send(t, a, message("3", "a.b"))
+	}
+}
+
+// tlsFront returns the address of a listener that ends TLS in front of a broker.
+func tlsFront(t *testing.T, ca *certstest.Authority, broker string) string {
+	t.Helper()
+	files := ca.Files(t, "rabbit")
+	cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			front, err := l.Accept()
+			if err != nil {
+				return
+			}
+			back, err := net.Dial("tcp", broker)
+			if err != nil {
+				front.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{front, back}, {back, front}} {
+				go func() {
+					_, _ = io.Copy(way[0], way[1])
+					way[0].Close()
+				}()
+			}
+		}
+	}()
+	return l.Addr().String()
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Shared(t)
+	s.Queue("tls", "tls", "#")
+	ca := certstest.New(t)
+	sub := spec(s, "tls")
+	sub.Url = "amqps://" + tlsFront(t, ca, s.Addr())
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca.PEM)
+	if r := send(t, open(t, newPool(t, Config{RootCAs: roots}), sub), message("1", "a.b")); r.Verdict != destination.Accepted {
+		t.Errorf("with an authority that is trusted: %+v", r)
+	}
+	if r := send(t, open(t, newPool(t, Config{}), sub), message("2", "a.b")); r.ErrorClass != destination.ClassTLS {
+		t.Errorf("with one that nobody knows: %+v, want class tls", r)
 	}
 }

@@ -185,29 +185,40 @@ func (q *queue) consume(ctx context.Context, ch *amqp091.Channel, buffer <-chan 
 				next = &d
 			}
 		}
-		batch, bytes := []amqp091.Delivery{*next}, int64(len(next.Body))
-		next = nil
-	gather:
-		for len(batch) < q.cfg.MaxBatch {
-			select {
-			case d, ok := <-buffer:
-				if !ok {
-					break gather
-				}
-				if bytes += int64(len(d.Body)); bytes > q.cfg.MaxBytes {
-					next = &d
-					break gather
-				}
-				batch = append(batch, d)
-			default:
-				break gather
-			}
+		var batch []amqp091.Delivery
+		batch, next = q.gather(next, buffer)
+		select {
+		case <-ctx.Done():
+			return nil // the queue has them again when the connection is closed
+		default:
 		}
-		if ctx.Err() != nil || ch.IsClosed() {
+		if ch.IsClosed() {
 			return nil // nobody would hear the answers
 		}
 		if err := q.take(ctx, ch, batch); err != nil {
 			return err
 		}
 	}
+}
+
+// gather returns what has come already, from first on, as much as a batch may
+// have, and the message that did not fit any more.
+func (q *queue) gather(first *amqp091.Delivery, buffer <-chan amqp091.Delivery) (batch []amqp091.Delivery, next *amqp091.Delivery) {
+	batch = append(batch, *first)
+	bytes := int64(len(first.Body))
+	for len(batch) < q.cfg.MaxBatch {
+		select {
+		case d, ok := <-buffer:
+			if !ok {
+				return batch, nil
+			}
+			if bytes += int64(len(d.Body)); bytes > q.cfg.MaxBytes {
+				return batch, &d
+			}
+			batch = append(batch, d)
+		default:
+			return batch, nil
+		}
+	}
+	return batch, nil
 }
