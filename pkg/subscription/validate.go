@@ -156,9 +156,9 @@ func validDestination(spec *posthornv1.Subscription) error {
 	case *posthornv1.Destination_Amqp:
 		return validAmqp(kind.Amqp)
 	case *posthornv1.Destination_Nats, *posthornv1.Destination_Pull:
-		return errs.Field("destination", "this kind is not available in this version; give destination.webhook.url")
+		return errs.Field("destination", "this kind is not available in this version; give destination.webhook.url or destination.amqp.url")
 	}
-	return errs.Field("destination", "is required; give destination.webhook.url")
+	return errs.Field("destination", "is required; give destination.webhook.url or destination.amqp.url")
 }
 
 func validWebhook(w *posthornv1.Webhook) error {

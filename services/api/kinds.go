@@ -145,6 +145,9 @@ func completeSubscription(s *posthornv1.Subscription) {
 	if w := s.GetDestination().GetWebhook(); w != nil {
 		orDefault(&w.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
 	}
+	if q := s.GetDestination().GetAmqp(); q != nil {
+		orDefault(&q.RoutingKey, "{type}")
+	}
 }
 
 func completeAuthorization(v *posthornv1.Authorization) {

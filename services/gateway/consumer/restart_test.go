@@ -2,8 +2,8 @@ package consumer
 
 import (
 	"strconv"
-	"sync"
 	"testing"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -30,38 +30,47 @@ func TestNothingIsLostWhenTheBrokerRestartsWhileConsuming(t *testing.T) {
 	publish(t, s, "", "in", all...)
 
 	r := newRig(t, Config{})
-	taken := 0
-	halfway, later := make(chan struct{}), make(chan struct{})
-	r.accept.refusing(func(*event.Event) error { // refuses none, and counts
-		switch taken++; taken {
+	distinct := make(map[string]bool, messages)
+	third, later, whole := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	r.accept.refusing(func(ev *event.Event) error { // refuses none, and counts
+		before := len(distinct)
+		distinct[string(ev.Data)] = true
+		if len(distinct) == before {
+			return nil
+		}
+		switch len(distinct) {
 		case messages / 3:
-			close(halfway)
+			close(third)
 		case 2 * messages / 3:
 			close(later)
+		case messages:
+			close(whole)
 		}
 		return nil
 	})
 	r.put(of(s, "in", &posthornv1.AmqpSource{Queue: "in"}))
-	<-halfway
+	<-third
 	s.Restart()
 	<-later
 	s.Kill()
 	s.Restart()
 
-	seen := map[string][]bool{} // by body: whether each was marked as redelivered
-	var once sync.Once
-	r.until("all messages are there", func() bool {
-		once.Do(func() { t.Logf("%d messages after the restarts", len(r.accept.all())) })
-		clear(seen)
-		for _, p := range r.accept.all() {
-			seen[string(p.Event.Data)] = append(seen[string(p.Event.Data)], p.Event.Extensions["amqpredelivered"] == "true")
-		}
-		return len(seen) == messages
-	})
+	select {
+	case <-whole:
+	case <-time.After(5 * time.Minute):
+		t.Errorf("%d of %d messages came; log:\n%s", len(r.accept.all()), messages, r.log.String())
+	}
 	r.until("all are acknowledged", func() bool { return s.Depth("in") == 0 })
 	r.stop()
 	if n := s.Depth("in"); n != 0 {
 		t.Errorf("%d messages went back to the queue", n)
+	}
+	seen := map[string][]bool{} // by body: whether each was marked as redelivered
+	for _, p := range r.accept.all() {
+		seen[string(p.Event.Data)] = append(seen[string(p.Event.Data)], p.Event.Extensions["amqpredelivered"] == "true")
+	}
+	if len(seen) != messages {
+		t.Errorf("%d different messages came, want %d", len(seen), messages)
 	}
 	twice, marked := 0, 0
 	for body, deliveries := range seen {
