@@ -276,12 +276,16 @@ func (s *Server) channel() (*amqp.Channel, func()) {
 }
 
 // Queue makes a durable queue of that name, bound to exchange by the keys, if
-// there are any. The exchange is made as a durable one of kind topic.
+// there are any. The exchange is made as a durable one of kind topic. What another
+// run of the test left in the queue is dropped.
 func (s *Server) Queue(name, exchange string, keys ...string) {
 	s.t.Helper()
 	ch, end := s.channel()
 	defer end()
 	if _, err := ch.QueueDeclare(name, true, false, false, false, nil); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := ch.QueuePurge(name, false); err != nil {
 		s.t.Fatal(err)
 	}
 	if exchange != "" {

@@ -179,6 +179,9 @@ func TestNackedIsAFailedAttempt(t *testing.T) {
 	t.Parallel()
 	s := rabbittest.Shared(t)
 	ch := s.Channel()
+	if _, err := ch.QueueDelete("full", false, false, false); err != nil { // of another run
+		t.Fatal(err)
+	}
 	if _, err := ch.QueueDeclare("full", true, false, false, false, amqp091.Table{"x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
 		t.Fatal(err)
 	}
@@ -199,6 +202,9 @@ func TestAMissingExchangeIsNamedAndDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	s := rabbittest.Shared(t)
 	s.Queue("fine", "fine", "#")
+	if err := s.Channel().ExchangeDelete("nowhere", false, false); err != nil { // of another run
+		t.Fatal(err)
+	}
 	pool := newPool(t, Config{})
 	good, bad := open(t, pool, spec(s, "fine")), open(t, pool, spec(s, "nowhere"))
 	var wg sync.WaitGroup

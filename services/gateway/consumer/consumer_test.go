@@ -448,3 +448,67 @@ func TestADeletedQueueIsWaitedFor(t *testing.T) {
 	publish(t, s, "", "phoenix", amqp091.Publishing{Type: "a.b"})
 	r.until("it is consumed again", func() bool { return len(r.accept.all()) == 1 })
 }
+
+// What is in hand when the platform stops is finished, and acknowledged; what is
+// not begun goes back.
+func TestAStopFinishesWhatIsInHand(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Shared(t)
+	s.Queue("stopped", "")
+	r := newRig(t, Config{MaxBatch: 5})
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	first := true
+	r.accept.refusing(func(*event.Event) error {
+		if first {
+			first = false
+			close(begun)
+			<-goOn
+		}
+		return nil
+	})
+	var messages []amqp091.Publishing
+	for range 20 {
+		messages = append(messages, amqp091.Publishing{Type: "a.b"})
+	}
+	publish(t, s, "", "stopped", messages...)
+	r.put(of(s, "stopped", &posthornv1.AmqpSource{}))
+	<-begun
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.stop()
+	}()
+	select {
+	case <-stopped:
+		t.Fatal("it stopped with a batch in hand")
+	case <-time.After(50 * time.Millisecond): // time to do it wrong
+	}
+	close(goOn)
+	<-stopped
+	taken := len(r.accept.all())
+	if taken == 0 || taken > 5 {
+		t.Errorf("%d events were taken, want those of one batch", taken)
+	}
+	r.until("the rest is in the queue", func() bool { return s.Depth("stopped") == 20-taken })
+}
+
+func TestABrokerThatIsOutOfReachIsNamed(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Shared(t)
+	tests := []struct{ name, url, username, want string }{
+		{"a private address", "amqp://10.0.0.1", "u", "netguard: 10.0.0.1 is not a public address"},
+		{"nobody there", "amqp://127.0.0.1:1", "u", "connection refused"},
+		{"a wrong user", s.URL(), "nobody", "password not allowed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, Config{})
+			r.put(&posthornv1.Source{Name: "far", Kind: posthornv1.Source_AMQP, Amqp: &posthornv1.AmqpSource{Url: tt.url, Username: tt.username, Queue: "q"}})
+			r.until("it was tried again", func() bool { return testutil.ToFloat64(r.metrics.failures.WithLabelValues("far", stageConnect)) >= 2 })
+			if log := r.log.String(); !strings.Contains(log, tt.want) || strings.Count(log, "an AMQP source is not consumed") != 1 {
+				t.Errorf("the log does not say %q once:\n%s", tt.want, log)
+			}
+		})
+	}
+}
