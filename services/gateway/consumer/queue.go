@@ -51,6 +51,8 @@ func (f *failure) Unwrap() error { return f.err }
 
 // run consumes until ctx is done, and begins anew whenever that ends.
 func (q *queue) run(ctx context.Context) {
+	// Also one that never was: an alert needs something to look at.
+	q.Metrics.connected.WithLabelValues(q.source.Name()).Set(0)
 	var complaints amqp.Complaints
 	for failed := 0; ; {
 		begun := time.Now()
