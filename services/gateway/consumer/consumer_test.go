@@ -512,3 +512,31 @@ func TestABrokerThatIsOutOfReachIsNamed(t *testing.T) {
 		})
 	}
 }
+
+// A4: what is not stored is still the queue's.
+func TestNothingIsAcknowledgedBeforeItIsStored(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Shared(t)
+	s.Queue("unstored", "")
+	r := newRig(t, Config{})
+	r.accept.refusing(func(ev *event.Event) error {
+		if ev.ExternalID == "0" { // the first: those behind one that waits wait too
+			return nil
+		}
+		return errs.New(errs.Unavailable, "no store")
+	})
+	for i := range 5 {
+		publish(t, s, "", "unstored", amqp091.Publishing{Type: "a.b", MessageId: fmt.Sprint(i)})
+	}
+	r.put(of(s, "unstored", &posthornv1.AmqpSource{}))
+	r.until("one is stored and the others wait", func() bool {
+		return len(r.accept.all()) == 1 && testutil.ToFloat64(r.metrics.held.WithLabelValues("unstored")) > 0
+	})
+	r.stop()
+	r.until("the others are in the queue", func() bool { return s.Depth("unstored") == 4 })
+	for _, d := range s.Drain("unstored") {
+		if d.MessageId == "0" {
+			t.Error("the message that was stored is in the queue again")
+		}
+	}
+}
