@@ -155,6 +155,10 @@ func (c *Catalog) Source(context, name string) (*source.Source, bool) {
 	return s.In(cmp.Or(context, event.DefaultContext))
 }
 
+// Sources returns all sources, in no particular order. One that was edited is
+// another one.
+func (c *Catalog) Sources() []*source.Source { return c.sources.all() }
+
 // Subscriptions returns the index of all subscriptions, which follows changes.
 // Only the catalog may put into it.
 func (c *Catalog) Subscriptions() *subscription.Index { return c.subscriptions }

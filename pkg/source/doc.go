@@ -3,7 +3,8 @@
 // A source is a named entrance of one kind: one that any publisher can be
 // described by (GENERIC, CLOUDEVENTS, HMAC, STANDARD_WEBHOOKS, HEADER,
 // JSON_FIELD), or one provider's (GITHUB, GITLAB, STRIPE, SLACK, SHOPIFY, TWILIO,
-// AUTH0), a file each. Types are those that the provider gives its events, in its
+// AUTH0), a file each; or it is a queue of an AMQP broker, whose messages somebody
+// else fetches and [Source.ReceiveMessage] reads. Types are those that the provider gives its events, in its
 // own words: "push", "charge.succeeded", "orders.create". [Validate] says what is wrong with what a user wrote,
 // [Compile] prepares it, and [Source.Receive] first verifies who sent a request
 // and then parses it.

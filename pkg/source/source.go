@@ -163,6 +163,8 @@ func newKind(spec *posthornv1.Source, secrets [][]byte) (kind, error) {
 		return newHeader(spec, secrets)
 	case posthornv1.Source_JSON_FIELD:
 		return newJSONField(spec, secrets)
+	case posthornv1.Source_AMQP:
+		return amqpQueue{}, nil
 	}
 	// A kind that is in the protos alone must not be taken for one that lets
 	// everybody in.

@@ -37,6 +37,7 @@ func Validate(spec *posthornv1.Source, secrets int) error {
 	for _, check := range []func(*posthornv1.Source, int) error{
 		validateKind, validateSettings, validateSchemaMode, validateTopics, validateContexts, validateRates, validateSecrets,
 		validateHMAC, validateAuth0, validateHeader, validateJSONField, validateTwilio,
+		validateAMQP,
 	} {
 		if err := check(spec, secrets); err != nil {
 			return err
@@ -74,6 +75,7 @@ func validateSettings(spec *posthornv1.Source, _ int) error {
 		{"header", spec.GetHeader() != nil, posthornv1.Source_HEADER},
 		{"jsonField", spec.GetJsonField() != nil, posthornv1.Source_JSON_FIELD},
 		{"twilio", spec.GetTwilio() != nil, posthornv1.Source_TWILIO},
+		{"amqp", spec.GetAmqp() != nil, posthornv1.Source_AMQP},
 	} {
 		if s.set && spec.GetKind() != s.kind {
 			return errs.Field(s.field, "is for kind %s; this source is of kind %s", s.kind, spec.GetKind())
@@ -149,6 +151,9 @@ func validateSecrets(spec *posthornv1.Source, secrets int) error {
 	}
 	if verifies(spec.GetKind()) {
 		if secrets < 1 {
+			if spec.GetKind() == posthornv1.Source_AMQP {
+				return errs.Field("secrets", "kind AMQP needs one, the password of amqp.username")
+			}
 			return errs.Field("secrets", "kind %s needs at least one, else it would refuse every request", spec.GetKind())
 		}
 		return nil

@@ -38,6 +38,17 @@ func TestValidate(t *testing.T) {
 	twilio := func(u string) *posthornv1.Source {
 		return &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_TWILIO, Twilio: &posthornv1.TwilioSettings{Url: u}}
 	}
+	queue := func(change func(*posthornv1.Source)) *posthornv1.Source {
+		s := &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_AMQP, Secrets: []string{"hush"},
+			Amqp: &posthornv1.AmqpSource{Url: "amqps://rabbit.example/v", Username: "u", Queue: "q"}}
+		change(s)
+		return s
+	}
+	bound := func(b *posthornv1.AmqpSource_Binding) *posthornv1.Source {
+		return queue(func(s *posthornv1.Source) {
+			s.Amqp.Declare, s.Amqp.Bindings = true, []*posthornv1.AmqpSource_Binding{b}
+		})
+	}
 	private, public := ed25519Pair()
 	tests := []struct {
 		name    string
@@ -140,6 +151,35 @@ func TestValidate(t *testing.T) {
 		{"a negative rate", generic(func(s *posthornv1.Source) { s.RatePerClient = -1 }), 0, "ratePerClient"},
 		{"a rate that is no number", generic(func(s *posthornv1.Source) { s.RatePerSecond = math.NaN() }), 0, "ratePerSecond"},
 		{"a rate without end", generic(func(s *posthornv1.Source) { s.RatePerSecond = math.Inf(1) }), 0, "ratePerSecond"},
+
+		{"amqp", queue(func(*posthornv1.Source) {}), 1, ""},
+		{"amqp with all", queue(func(s *posthornv1.Source) {
+			s.Amqp.Declare, s.Amqp.DeadLetterExchange, s.Amqp.Prefetch = true, "dead", 65535
+			s.Amqp.Bindings = []*posthornv1.AmqpSource_Binding{{Exchange: "x", ExchangeType: "topic", RoutingKeys: []string{"a.#", ""}}, {Exchange: "amq.topic"}}
+		}), 1, ""},
+		{"amqp without settings", of(posthornv1.Source_AMQP, "hush"), 1, "amqp.url"},
+		{"amqp without a password", queue(func(s *posthornv1.Source) { s.Secrets = nil }), 0, "secrets"},
+		{"amqp with two passwords", queue(func(s *posthornv1.Source) { s.Secrets = []string{"a", "b"} }), 2, "secrets"},
+		{"amqp without a queue", queue(func(s *posthornv1.Source) { s.Amqp.Queue = "" }), 1, "amqp.queue"},
+		{"amqp with a long queue", queue(func(s *posthornv1.Source) { s.Amqp.Queue = strings.Repeat("q", 256) }), 1, "amqp.queue"},
+		{"amqp without a user", queue(func(s *posthornv1.Source) { s.Amqp.Username = "" }), 1, "amqp.username"},
+		{"amqp with a password in the URL", queue(func(s *posthornv1.Source) { s.Amqp.Url = "amqp://u:hush@h" }), 1, "amqp.url"},
+		{"amqp over HTTP", queue(func(s *posthornv1.Source) { s.Amqp.Url = "http://h" }), 1, "amqp.url"},
+		{"amqp with less than no prefetch", queue(func(s *posthornv1.Source) { s.Amqp.Prefetch = -1 }), 1, "amqp.prefetch"},
+		{"amqp with too much prefetch", queue(func(s *posthornv1.Source) { s.Amqp.Prefetch = 65536 }), 1, "amqp.prefetch"},
+		{"amqp with a policy", queue(func(s *posthornv1.Source) { s.Policy = "strict" }), 1, "policy"},
+		{"amqp with topics", queue(func(s *posthornv1.Source) { s.Topics = []string{"a"} }), 1, "topics"},
+		{"amqp with a rate", queue(func(s *posthornv1.Source) { s.RatePerSecond = 1 }), 1, "ratePerSecond"},
+		{"amqp with a rate of clients", queue(func(s *posthornv1.Source) { s.RatePerClient = 1 }), 1, "ratePerClient"},
+		{"bindings that nobody makes", queue(func(s *posthornv1.Source) {
+			s.Amqp.Bindings = []*posthornv1.AmqpSource_Binding{{Exchange: "x"}}
+		}), 1, "amqp.bindings"},
+		{"a dead-letter exchange that nobody sets", queue(func(s *posthornv1.Source) { s.Amqp.DeadLetterExchange = "x" }), 1, "amqp.deadLetterExchange"},
+		{"a binding to the default exchange", bound(&posthornv1.AmqpSource_Binding{RoutingKeys: []string{"a"}}), 1, "amqp.bindings[0].exchange"},
+		{"a binding to an unknown type", bound(&posthornv1.AmqpSource_Binding{Exchange: "x", ExchangeType: "topics"}), 1, "amqp.bindings[0].exchangeType"},
+		{"a binding that declares the broker's own", bound(&posthornv1.AmqpSource_Binding{Exchange: "amq.topic", ExchangeType: "topic"}), 1, "amqp.bindings[0].exchangeType"},
+		{"a binding by a long key", bound(&posthornv1.AmqpSource_Binding{Exchange: "x", RoutingKeys: []string{"a", strings.Repeat("a", 256)}}), 1, "amqp.bindings[0].routingKeys[1]"},
+		{"amqp settings of another kind", generic(func(s *posthornv1.Source) { s.Amqp = &posthornv1.AmqpSource{} }), 0, "amqp"},
 
 		{"auth0 settings of another kind", generic(func(s *posthornv1.Source) { s.Auth0 = &posthornv1.Auth0Settings{} }), 0, "auth0"},
 		{"an unknown category", auth0(&posthornv1.Auth0Settings{Categories: []string{"login", "logins"}}), 1, "auth0.categories[1]"},

@@ -181,10 +181,12 @@ func validDestination(spec *posthornv1.Subscription) error {
 		return validWebhook(kind.Webhook)
 	case *posthornv1.Destination_Nats:
 		return validNats(kind.Nats)
-	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Pull:
-		return errs.Field("destination", "this kind is not available in this version; give destination.webhook.url")
+	case *posthornv1.Destination_Amqp:
+		return validAmqp(kind.Amqp)
+	case *posthornv1.Destination_Pull:
+		return errs.Field("destination", "this kind is not available in this version; give destination.webhook, destination.amqp or destination.nats")
 	}
-	return errs.Field("destination", "is required; give destination.webhook.url")
+	return errs.Field("destination", "is required; give destination.webhook, destination.amqp or destination.nats")
 }
 
 func validWebhook(w *posthornv1.Webhook) error {

@@ -23,6 +23,9 @@ func TestWhatIsAsItShouldBeIsValid(t *testing.T) {
 			"format":"CLOUDEVENTS_BINARY","expectedStatus":204,"disableOnGone":true}},
 			"policy":"default","priority":"HIGH","ordered":false,"maxInFlight":64,"ratePerSecond":0,"paused":false,
 			"secrets":["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw","12345678"]}`},
+		{"an exchange", `{"name":"s","types":["#"],"destination":{"amqp":{"url":"amqps://rabbit.example/orders","username":"posthorn","exchange":"events",
+			"routingKey":"{context}.{tenant}.{type}.{subject}","headers":{"X-Env":"prod"}}}}`},
+		{"the default exchange", `{"name":"s","types":["#"],"destination":{"amqp":{"url":"amqp://posthorn@rabbit.example:5673","routingKey":"queue"}}}`},
 		{"an address", `{"name":"s","types":["a"],"destination":{"webhook":{"url":"http://[::1]:80"}}}`},
 	}
 	for _, tt := range tests {
@@ -48,6 +51,19 @@ func TestWhatIsWrongIsRefusedByField(t *testing.T) {
 	}
 	address := func(url string) func(*posthornv1.Subscription) {
 		return func(s *posthornv1.Subscription) { s.Destination.GetWebhook().Url = url }
+	}
+	exchange := func(spoil func(*posthornv1.Amqp)) func(*posthornv1.Subscription) {
+		return func(s *posthornv1.Subscription) {
+			a := &posthornv1.Amqp{Url: "amqp://h", Username: "u"}
+			spoil(a)
+			s.Destination.Kind = &posthornv1.Destination_Amqp{Amqp: a}
+		}
+	}
+	property := func(name, value string) func(*posthornv1.Subscription) {
+		return exchange(func(a *posthornv1.Amqp) { a.Headers = map[string]string{name: value} })
+	}
+	broker := func(url string) func(*posthornv1.Subscription) {
+		return exchange(func(a *posthornv1.Amqp) { a.Url = url })
 	}
 	type spec = posthornv1.Subscription
 	tests := []struct {
@@ -109,6 +125,24 @@ func TestWhatIsWrongIsRefusedByField(t *testing.T) {
 		{"less than no rate", func(s *spec) { s.RatePerSecond = -1 }, "ratePerSecond", "must be 0.001 to"},
 		{"next to no rate", func(s *spec) { s.RatePerSecond = 1e-9 }, "ratePerSecond", "must be 0.001 to"},
 		{"a rate that is no number", func(s *spec) { s.RatePerSecond = math.NaN() }, "ratePerSecond", "must be 0.001 to"},
+		{"no broker", broker(""), "destination.amqp.url", "is required"},
+		{"a broker of another scheme", broker("http://h"), "destination.amqp.url", "must begin with amqp"},
+		{"a broker without a host", broker("amqp:///v"), "destination.amqp.url", "has no host"},
+		{"a broker with a password", broker("amqp://u:hunter2@h"), "destination.amqp.url", "has a password"},
+		{"a broker that can't be read", broker("amqp://u:hunter2@h:port/"), "destination.amqp.url", "is not a URL"},
+		{"a broker with a query", broker("amqps://h?cacertfile=/etc/passwd"), "destination.amqp.url", "query"},
+		{"a long broker", broker("amqp://h/" + strings.Repeat("v", 2048)), "destination.amqp.url", "2057 bytes"},
+		{"a long virtual host", broker("amqp://h/" + strings.Repeat("v", 256)), "destination.amqp.url", "256 bytes"},
+		{"nobody at a broker", exchange(func(a *posthornv1.Amqp) { a.Username = "" }), "destination.amqp.username", "is required"},
+		{"a long exchange", exchange(func(a *posthornv1.Amqp) { a.Exchange = strings.Repeat("x", 256) }), "destination.amqp.exchange", "256 bytes"},
+		{"a long routing key", exchange(func(a *posthornv1.Amqp) { a.RoutingKey = strings.Repeat("x", 256) }), "destination.amqp.routingKey", "256 bytes"},
+		{"a routing key with a typing mistake", exchange(func(a *posthornv1.Amqp) { a.RoutingKey = "a.{typ}" }), "destination.amqp.routingKey", "{typ} stands for nothing"},
+		{"our attributes at a broker", property("cloudEvents:type", "a"), "destination.amqp.headers.cloudEvents:type", "set by the platform"},
+		{"our count at a broker", property("Posthorn-Attempt", "a"), "destination.amqp.headers.Posthorn-Attempt", "set by the platform"},
+		{"the broker's own account", property("x-death", "a"), "destination.amqp.headers.x-death", "set by the platform"},
+		{"a nameless header at a broker", property("", "a"), "destination.amqp.headers", "is not the name"},
+		{"a long name at a broker", property(strings.Repeat("x", 256), "a"), "destination.amqp.headers", "256 bytes"},
+		{"a long header at a broker", property("X-Env", strings.Repeat("a", 4096)), "destination.amqp.headers.X-Env", "4096 bytes"},
 		{"less than none in flight", func(s *spec) { s.MaxInFlight = -1 }, "maxInFlight", "must not be negative"},
 		{"an empty secret", func(s *spec) { s.Secrets = []string{"hunter2hunter2", ""} }, "secrets[1]", "shorter than 8"},
 		{"a short secret", func(s *spec) { s.Secrets = []string{"hunter2"} }, "secrets[0]", "shorter than 8"},

@@ -34,8 +34,12 @@ func sourceKind(a *API) kind[*posthornv1.Source] {
 			set:      func(s *posthornv1.Source, list []string) { s.Secrets = list },
 			count:    (*posthornv1.Source).GetSecretCount,
 			setCount: func(s *posthornv1.Source, list []string) { s.SecretCount = int32(len(list)) },
-			// What GitHub knows means nothing to another kind of publisher.
-			keep: func(old, v *posthornv1.Source) bool { return old.GetKind() == v.GetKind() },
+			// What GitHub knows means nothing to another kind of publisher, and a
+			// password is not sent to a broker that it was not given for.
+			keep: func(old, v *posthornv1.Source) bool {
+				return old.GetKind() == v.GetKind() &&
+					old.GetAmqp().GetUrl() == v.GetAmqp().GetUrl() && old.GetAmqp().GetUsername() == v.GetAmqp().GetUsername()
+			},
 		},
 	}
 }
@@ -138,6 +142,9 @@ func completeSource(s *posthornv1.Source) {
 		mode = posthornv1.Source_WARN
 	}
 	orDefault(&s.SchemaMode, mode)
+	if q := s.Amqp; q != nil {
+		orDefault(&q.Prefetch, source.DefaultPrefetch)
+	}
 	if h := s.Hmac; h != nil {
 		orDefault(&h.Header, "X-Signature")
 		orDefault(&h.Algorithm, posthornv1.HmacSettings_SHA256)
@@ -159,6 +166,9 @@ func completeSubscription(s *posthornv1.Subscription) {
 	}
 	if n := s.GetDestination().GetNats(); n != nil {
 		orDefault(&n.Format, posthornv1.Webhook_CLOUDEVENTS_BINARY)
+	}
+	if q := s.GetDestination().GetAmqp(); q != nil {
+		orDefault(&q.RoutingKey, "{type}")
 	}
 }
 

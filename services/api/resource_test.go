@@ -316,6 +316,20 @@ func TestASourceOfAnotherKindDropsItsSecrets(t *testing.T) {
 	r.do("PUT", "/api/v1/sources/github", `{"kind":"GITHUB"}`).problem(http.StatusBadRequest, "secrets")
 }
 
+// A password is not sent to a broker that it was not given for.
+func TestAPasswordStaysWithItsBroker(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source := func(url, user, queue, more string) string {
+		return `{"kind":"AMQP","amqp":{"url":"` + url + `","username":"` + user + `","queue":"` + queue + `"}` + more + `}`
+	}
+	const path = "/api/v1/sources/rabbit"
+	r.do("PUT", path, source("amqps://rabbit.example", "u", "q", `,"secrets":["hush-hush"]`)).is(http.StatusOK).has("secretCount", 1).has("amqp.prefetch", 200).lacks("hush")
+	r.do("PUT", path, source("amqps://rabbit.example", "u", "another", "")).is(http.StatusOK).has("secretCount", 1)
+	r.do("PUT", path, source("amqps://elsewhere.example", "u", "another", "")).problem(http.StatusBadRequest, "secrets")
+	r.do("PUT", path, source("amqps://rabbit.example", "another", "another", "")).problem(http.StatusBadRequest, "secrets")
+}
+
 func TestListsAreInOrderAndComeInPages(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

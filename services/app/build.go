@@ -39,6 +39,7 @@ import (
 	"github.com/posthornhq/posthorn/services/broker"
 	"github.com/posthornhq/posthorn/services/dispatcher"
 	"github.com/posthornhq/posthorn/services/gateway"
+	"github.com/posthornhq/posthorn/services/gateway/consumer"
 	"github.com/posthornhq/posthorn/services/registry"
 )
 
@@ -209,6 +210,9 @@ func (a *App) build(ctx context.Context) error {
 		if err := a.serveHTTP(ctx, "gateway", cfg.HTTP, front(gw.Handler(), rest)); err != nil {
 			return err
 		}
+		if err := a.consumers(accept, cat, state); err != nil {
+			return err
+		}
 	}
 	if roles.Has(config.Dispatcher) {
 		if err := a.dispatcher(js, cat, lanes, claims, state, master, destinations, spans); err != nil {
@@ -324,6 +328,19 @@ func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *qu
 	a.add("undertaker", func(ctx context.Context) error { return d.Bury(ctx, js) }, nil)
 	a.add("queue depth", func(ctx context.Context) error { return watchDepth(ctx, q, a.reg, a.log) }, nil)
 	a.add("dispatcher", d.Run, nil)
+	return nil
+}
+
+// consumers adds the part that takes events from the queues of AMQP sources.
+func (a *App) consumers(accept gateway.Acceptor, cat *catalog.Catalog, s *state) error {
+	c, err := consumer.New(consumer.Deps{
+		Accept: accept, Rejections: s.ledger, Catalog: cat, Dialer: netguard.New(a.cfg.AllowNet), Log: a.log, Metrics: consumer.NewMetrics(a.reg),
+	}, consumer.Config{MaxBytes: int64(a.cfg.MaxEventBytes)})
+	if err != nil {
+		return err
+	}
+	cat.OnChange(c.CatalogChanged)
+	a.add("AMQP sources", c.Run, nil)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/destination"
+	"github.com/posthornhq/posthorn/pkg/destination/amqp"
 	"github.com/posthornhq/posthorn/pkg/destination/nats"
 	"github.com/posthornhq/posthorn/pkg/destination/webhook"
 	"github.com/posthornhq/posthorn/pkg/errs"
@@ -23,6 +24,7 @@ import (
 type opener struct {
 	webhooks   *webhook.Client
 	nats       *nats.Client
+	amqp       *amqp.Pool
 	transforms *transform.Runner
 }
 
@@ -31,6 +33,7 @@ func newOpener(cfg *config.Config, own string, log *slog.Logger) *opener {
 	guard := netguard.New(cfg.AllowNet)
 	return &opener{
 		transforms: transform.NewRunner(),
+		amqp:       amqp.NewPool(guard, log, amqp.Config{Name: "posthorn"}),
 		webhooks:   webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(cfg.Dispatch.Concurrency, 128)}),
 		nats:       nats.NewClient(guard, log, nats.Config{OwnServer: own, OwnSubjects: ownSubjects()}),
 	}
@@ -65,6 +68,8 @@ func (o *opener) kind(sub *subscription.Subscription) (destination.Destination, 
 		return webhook.New(o.webhooks, kind.Webhook, sub.Name, sub.Secrets)
 	case *posthornv1.Destination_Nats:
 		return nats.New(o.nats, kind.Nats)
+	case *posthornv1.Destination_Amqp:
+		return amqp.New(o.amqp, kind.Amqp, sub.Name)
 	default:
 		return nil, errs.New(errs.Invalid, "events are not sent to the destination of subscription %q", sub.Name)
 	}
@@ -72,8 +77,8 @@ func (o *opener) kind(sub *subscription.Subscription) (destination.Destination, 
 
 // run keeps what the destinations share until ctx is done.
 func (o *opener) run(ctx context.Context) error {
-	<-ctx.Done()
+	err := o.amqp.Run(ctx)
 	o.webhooks.Close()
 	o.nats.Close()
-	return nil
+	return err
 }

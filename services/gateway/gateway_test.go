@@ -63,6 +63,7 @@ func newCatalog(t testing.TB) fakeCatalog {
 	c.add(t, &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_GENERIC})
 	c.add(t, &posthornv1.Source{Name: "shop", Kind: posthornv1.Source_GENERIC, Context: "staging"})
 	c.add(t, &posthornv1.Source{Name: "old", Kind: posthornv1.Source_GENERIC, Disabled: true})
+	c.add(t, &posthornv1.Source{Name: "queue", Kind: posthornv1.Source_AMQP, Amqp: &posthornv1.AmqpSource{Url: "amqp://u@h", Queue: "q"}}, "hush")
 	c.add(t, &posthornv1.Source{Name: "slow", Kind: posthornv1.Source_GENERIC, RatePerClient: 0.01})
 	c.add(t, &posthornv1.Source{Name: "keyed", Kind: posthornv1.Source_GENERIC, Policy: "keyed"})
 	c.add(t, &posthornv1.Source{Name: "lost", Kind: posthornv1.Source_GENERIC, Policy: "gone"})

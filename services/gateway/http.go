@@ -83,6 +83,9 @@ func (g *Gateway) named(r *http.Request) (*source.Source, string, error) {
 	if src.Spec().GetDisabled() {
 		return src, "", errs.New(errs.Denied, "source %s is disabled", src.Name()).Because("disabled")
 	}
+	if _, _, ok := src.AMQP(); ok {
+		return src, "", source.ErrNotHTTP
+	}
 	return src, rest, nil
 }
 
@@ -118,7 +121,7 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, src *source.Sourc
 	if len(r.Header["Traceparent"]) > 0 {
 		traceparent, tracestate = telemetry.Extract(r.Header)
 	}
-	correlation := g.correlation(r, now)
+	correlation := Correlation(r.Header[CorrelationHeader], now)
 	for i := range batch.Events {
 		ev := &batch.Events[i].Event
 		ev.Source, ev.Context, ev.Direction, ev.Received = src.Name(), src.Context(), event.Incoming, now.UTC()
@@ -182,12 +185,14 @@ func (g *Gateway) tooLarge() error {
 	return errs.New(errs.TooLarge, "the body has more than %d bytes, which is the limit", g.cfg.MaxBytes).Because("too-large")
 }
 
-// correlationHeader carries the IDs of those who handled a message before (C18).
-const correlationHeader = "X-Correlation-Id"
+// CorrelationHeader carries the IDs of those who handled a message before (C18).
+const CorrelationHeader = "X-Correlation-Id"
 
-func (g *Gateway) correlation(r *http.Request, now time.Time) []string {
+// Correlation returns the IDs in the values of [CorrelationHeader], and one of ours
+// behind them.
+func Correlation(values []string, now time.Time) []string {
 	var ids []string
-	for _, v := range r.Header[correlationHeader] {
+	for _, v := range values {
 		for id := range strings.SplitSeq(v, ",") {
 			if id = strings.TrimSpace(id); telemetry.ParseCorrelation(id) == nil && len(ids) < 16 {
 				ids = append(ids, telemetry.External(id))

@@ -45,6 +45,7 @@ func TestGatewayRefuses(t *testing.T) {
 		{"another path", post("/nowhere", `{}`), 404, "not-found", "/events/<source>", false},
 		{"another method", httptest.NewRequest(http.MethodGet, "/events/shop", nil), 405, "method", "POST", false},
 		{"a disabled source", post("/events/old/a.b", `{}`), 403, "disabled", "old is disabled", true},
+		{"a source that is a queue", post("/events/queue/a.b", `{}`), 403, "not-http", "AMQP", true},
 		{"a wrong signature", post("/events/github", "Hello, World?", "X-GitHub-Event: push", "X-Hub-Signature-256: "+helloSignature),
 			401, "signature", "does not match", true},
 		{"no signature", post("/events/signed", `{"id":1}`), 401, "signature", "", true},

@@ -12,7 +12,7 @@ import (
 func newSource(a *app) *cobra.Command {
 	return newResource(a, noun[*posthornv1.Source]{
 		name: "source", plural: "sources",
-		short: "The named HTTP entrances of publishers",
+		short: "The named entrances of publishers",
 		example: `  posthorn source apply -f - <<EOF
   name: github
   kind: GITHUB

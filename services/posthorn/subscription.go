@@ -107,6 +107,12 @@ func destination(s *posthornv1.Subscription) string {
 	if n := s.GetDestination().GetNats(); n != nil {
 		return n.GetUrl() + " " + n.GetSubject()
 	}
+	if q := s.GetDestination().GetAmqp(); q != nil {
+		return q.GetUrl() + " " + q.GetExchange()
+	}
+	if s.GetDestination().GetPull() != nil {
+		return "(pulled)"
+	}
 	w := s.GetDestination().GetWebhook()
 	if w == nil {
 		return ""

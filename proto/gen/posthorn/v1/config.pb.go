@@ -43,6 +43,8 @@ const (
 	Source_HEADER Source_Kind = 12
 	// A secret that stands in the JSON body.
 	Source_JSON_FIELD Source_Kind = 13
+	// A queue of an AMQP 0-9-1 broker (RabbitMQ). Its first secret is the password.
+	Source_AMQP Source_Kind = 14
 )
 
 // Enum value maps for Source_Kind.
@@ -62,6 +64,7 @@ var (
 		11: "GITLAB",
 		12: "HEADER",
 		13: "JSON_FIELD",
+		14: "AMQP",
 	}
 	Source_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":  0,
@@ -78,6 +81,7 @@ var (
 		"GITLAB":            11,
 		"HEADER":            12,
 		"JSON_FIELD":        13,
+		"AMQP":              14,
 	}
 )
 
@@ -211,7 +215,7 @@ func (x Authorization_OAuth_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authorization_OAuth_Mode.Descriptor instead.
 func (Authorization_OAuth_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 0, 0}
 }
 
 type HmacSettings_Algorithm int32
@@ -260,7 +264,7 @@ func (x HmacSettings_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Algorithm.Descriptor instead.
 func (HmacSettings_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type HmacSettings_Encoding int32
@@ -309,7 +313,7 @@ func (x HmacSettings_Encoding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HmacSettings_Encoding.Descriptor instead.
 func (HmacSettings_Encoding) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8, 1}
 }
 
 type Subscription_Priority int32
@@ -361,7 +365,7 @@ func (x Subscription_Priority) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_Priority.Descriptor instead.
 func (Subscription_Priority) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Subscription_OnExhausted int32
@@ -412,7 +416,7 @@ func (x Subscription_OnExhausted) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Subscription_OnExhausted.Descriptor instead.
 func (Subscription_OnExhausted) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10, 1}
 }
 
 type Webhook_Format int32
@@ -467,7 +471,7 @@ func (x Webhook_Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Webhook_Format.Descriptor instead.
 func (Webhook_Format) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Interceptor_Location int32
@@ -528,7 +532,7 @@ func (x Interceptor_Location) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_Location.Descriptor instead.
 func (Interceptor_Location) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Interceptor_IpFilter_Mode int32
@@ -577,7 +581,7 @@ func (x Interceptor_IpFilter_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interceptor_IpFilter_Mode.Descriptor instead.
 func (Interceptor_IpFilter_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 4, 0}
 }
 
 type Backoff_Strategy int32
@@ -632,7 +636,7 @@ func (x Backoff_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Backoff_Strategy.Descriptor instead.
 func (Backoff_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // Meta is what the platform knows of a resource; ignored in requests.
@@ -706,7 +710,7 @@ func (x *Meta) GetUpdatedBy() string {
 	return ""
 }
 
-// A Source is a named HTTP entrance for a publisher.
+// A Source is a named entrance for a publisher: of HTTP, but for kind AMQP.
 type Source struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -746,8 +750,10 @@ type Source struct {
 	RatePerSecond float64 `protobuf:"fixed64,19,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
 	// Further contexts that it is in, with the topics that are enabled there: its path
 	// is /events/{context}/{source} there. Events belong to the context of their path.
-	Contexts      []*SourceContext `protobuf:"bytes,40,rep,name=contexts,proto3" json:"contexts,omitempty"`
-	Meta          *Meta            `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
+	Contexts []*SourceContext `protobuf:"bytes,40,rep,name=contexts,proto3" json:"contexts,omitempty"`
+	// Settings of kind AMQP.
+	Amqp          *AmqpSource `protobuf:"bytes,20,opt,name=amqp,proto3" json:"amqp,omitempty"`
+	Meta          *Meta       `protobuf:"bytes,100,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -918,6 +924,13 @@ func (x *Source) GetRatePerSecond() float64 {
 func (x *Source) GetContexts() []*SourceContext {
 	if x != nil {
 		return x.Contexts
+	}
+	return nil
+}
+
+func (x *Source) GetAmqp() *AmqpSource {
+	if x != nil {
+		return x.Amqp
 	}
 	return nil
 }
@@ -1199,6 +1212,107 @@ func (x *TwilioSettings) GetUrl() string {
 	return ""
 }
 
+// AmqpSource is a durable queue whose messages become events. A message is
+// acknowledged when its event is stored, and dead-lettered when it never can be.
+type AmqpSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// amqp:// or amqps://, without a password.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// In place of the URL's.
+	Username string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	Queue    string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Declares the queue, durable, and binds it. Otherwise it must be there.
+	Declare  bool                  `protobuf:"varint,4,opt,name=declare,proto3" json:"declare,omitempty"`
+	Bindings []*AmqpSource_Binding `protobuf:"bytes,5,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	// Messages that may be unacknowledged at once. Default 200, at most 65535.
+	Prefetch int32 `protobuf:"varint,6,opt,name=prefetch,proto3" json:"prefetch,omitempty"`
+	// With declare, the exchange that gets what is refused for good. Without one (by
+	// this or a policy of the broker) the broker drops it, and the record of the
+	// rejection is all that stays.
+	DeadLetterExchange string `protobuf:"bytes,7,opt,name=dead_letter_exchange,json=deadLetterExchange,proto3" json:"dead_letter_exchange,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *AmqpSource) Reset() {
+	*x = AmqpSource{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AmqpSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AmqpSource) ProtoMessage() {}
+
+func (x *AmqpSource) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AmqpSource.ProtoReflect.Descriptor instead.
+func (*AmqpSource) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AmqpSource) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *AmqpSource) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *AmqpSource) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *AmqpSource) GetDeclare() bool {
+	if x != nil {
+		return x.Declare
+	}
+	return false
+}
+
+func (x *AmqpSource) GetBindings() []*AmqpSource_Binding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+func (x *AmqpSource) GetPrefetch() int32 {
+	if x != nil {
+		return x.Prefetch
+	}
+	return 0
+}
+
+func (x *AmqpSource) GetDeadLetterExchange() string {
+	if x != nil {
+		return x.DeadLetterExchange
+	}
+	return ""
+}
+
 // An Authorization is what the interceptors of a context ask. It is named after
 // the context.
 type Authorization struct {
@@ -1217,7 +1331,7 @@ type Authorization struct {
 
 func (x *Authorization) Reset() {
 	*x = Authorization{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1343,7 @@ func (x *Authorization) String() string {
 func (*Authorization) ProtoMessage() {}
 
 func (x *Authorization) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[6]
+	mi := &file_posthorn_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1356,7 @@ func (x *Authorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
 func (*Authorization) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Authorization) GetName() string {
@@ -1315,7 +1429,7 @@ type HmacSettings struct {
 
 func (x *HmacSettings) Reset() {
 	*x = HmacSettings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1441,7 @@ func (x *HmacSettings) String() string {
 func (*HmacSettings) ProtoMessage() {}
 
 func (x *HmacSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[7]
+	mi := &file_posthorn_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1454,7 @@ func (x *HmacSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HmacSettings.ProtoReflect.Descriptor instead.
 func (*HmacSettings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HmacSettings) GetHeader() string {
@@ -1427,7 +1541,7 @@ type Auth0Settings struct {
 
 func (x *Auth0Settings) Reset() {
 	*x = Auth0Settings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1553,7 @@ func (x *Auth0Settings) String() string {
 func (*Auth0Settings) ProtoMessage() {}
 
 func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[8]
+	mi := &file_posthorn_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1566,7 @@ func (x *Auth0Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth0Settings.ProtoReflect.Descriptor instead.
 func (*Auth0Settings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Auth0Settings) GetCodes() []string {
@@ -1522,7 +1636,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1648,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[9]
+	mi := &file_posthorn_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1661,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Subscription) GetName() string {
@@ -1727,7 +1841,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1853,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[10]
+	mi := &file_posthorn_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1866,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Destination) GetKind() isDestination_Kind {
@@ -1849,7 +1963,7 @@ type Amqp struct {
 
 func (x *Amqp) Reset() {
 	*x = Amqp{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1975,7 @@ func (x *Amqp) String() string {
 func (*Amqp) ProtoMessage() {}
 
 func (x *Amqp) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[11]
+	mi := &file_posthorn_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +1988,7 @@ func (x *Amqp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amqp.ProtoReflect.Descriptor instead.
 func (*Amqp) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Amqp) GetUrl() string {
@@ -1951,7 +2065,7 @@ type Nats struct {
 
 func (x *Nats) Reset() {
 	*x = Nats{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2077,7 @@ func (x *Nats) String() string {
 func (*Nats) ProtoMessage() {}
 
 func (x *Nats) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[12]
+	mi := &file_posthorn_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2090,7 @@ func (x *Nats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nats.ProtoReflect.Descriptor instead.
 func (*Nats) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Nats) GetUrl() string {
@@ -2054,7 +2168,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2180,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[13]
+	mi := &file_posthorn_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2193,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Pull) GetAckWait() *durationpb.Duration {
@@ -2115,7 +2229,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2241,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[14]
+	mi := &file_posthorn_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2254,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2219,7 +2333,7 @@ type WebhookAuth struct {
 
 func (x *WebhookAuth) Reset() {
 	*x = WebhookAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2345,7 @@ func (x *WebhookAuth) String() string {
 func (*WebhookAuth) ProtoMessage() {}
 
 func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[15]
+	mi := &file_posthorn_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2358,7 @@ func (x *WebhookAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth.ProtoReflect.Descriptor instead.
 func (*WebhookAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WebhookAuth) GetKind() isWebhookAuth_Kind {
@@ -2328,7 +2442,7 @@ type WebhookValidation struct {
 
 func (x *WebhookValidation) Reset() {
 	*x = WebhookValidation{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2454,7 @@ func (x *WebhookValidation) String() string {
 func (*WebhookValidation) ProtoMessage() {}
 
 func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[16]
+	mi := &file_posthorn_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2467,7 @@ func (x *WebhookValidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookValidation.ProtoReflect.Descriptor instead.
 func (*WebhookValidation) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WebhookValidation) GetOrigin() string {
@@ -2377,7 +2491,7 @@ type JwtSignature struct {
 
 func (x *JwtSignature) Reset() {
 	*x = JwtSignature{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2503,7 @@ func (x *JwtSignature) String() string {
 func (*JwtSignature) ProtoMessage() {}
 
 func (x *JwtSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[17]
+	mi := &file_posthorn_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2516,7 @@ func (x *JwtSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtSignature.ProtoReflect.Descriptor instead.
 func (*JwtSignature) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *JwtSignature) GetHeader() string {
@@ -2437,7 +2551,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2563,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[18]
+	mi := &file_posthorn_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2576,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Policy) GetName() string {
@@ -2524,7 +2638,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2650,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[19]
+	mi := &file_posthorn_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2663,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Security) GetFlow() []*Interceptor {
@@ -2584,7 +2698,7 @@ type Interceptor struct {
 
 func (x *Interceptor) Reset() {
 	*x = Interceptor{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +2710,7 @@ func (x *Interceptor) String() string {
 func (*Interceptor) ProtoMessage() {}
 
 func (x *Interceptor) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[20]
+	mi := &file_posthorn_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +2723,7 @@ func (x *Interceptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor.ProtoReflect.Descriptor instead.
 func (*Interceptor) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Interceptor) GetDisabled() bool {
@@ -2773,7 +2887,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +2899,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[21]
+	mi := &file_posthorn_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +2912,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Delivery) GetMaxRetries() int32 {
@@ -2848,7 +2962,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2974,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[22]
+	mi := &file_posthorn_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2987,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Backoff) GetStrategy() Backoff_Strategy {
@@ -2938,7 +3052,7 @@ type BackoffOverride struct {
 
 func (x *BackoffOverride) Reset() {
 	*x = BackoffOverride{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3064,7 @@ func (x *BackoffOverride) String() string {
 func (*BackoffOverride) ProtoMessage() {}
 
 func (x *BackoffOverride) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[23]
+	mi := &file_posthorn_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3077,7 @@ func (x *BackoffOverride) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackoffOverride.ProtoReflect.Descriptor instead.
 func (*BackoffOverride) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BackoffOverride) GetName() string {
@@ -3031,7 +3145,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3157,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[24]
+	mi := &file_posthorn_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3170,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Settings) GetName() string {
@@ -3087,6 +3201,70 @@ func (x *Settings) GetMeta() *Meta {
 	return nil
 }
 
+// Binding routes messages of an exchange to the queue.
+type AmqpSource_Binding struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Exchange string                 `protobuf:"bytes,1,opt,name=exchange,proto3" json:"exchange,omitempty"`
+	// topic, direct, fanout or headers: the exchange is declared, durable. Empty: it
+	// is there.
+	ExchangeType string `protobuf:"bytes,2,opt,name=exchange_type,json=exchangeType,proto3" json:"exchange_type,omitempty"`
+	// One binding for each; one with an empty key when there are none.
+	RoutingKeys   []string `protobuf:"bytes,3,rep,name=routing_keys,json=routingKeys,proto3" json:"routing_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AmqpSource_Binding) Reset() {
+	*x = AmqpSource_Binding{}
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AmqpSource_Binding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AmqpSource_Binding) ProtoMessage() {}
+
+func (x *AmqpSource_Binding) ProtoReflect() protoreflect.Message {
+	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AmqpSource_Binding.ProtoReflect.Descriptor instead.
+func (*AmqpSource_Binding) Descriptor() ([]byte, []int) {
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
+}
+
+func (x *AmqpSource_Binding) GetExchange() string {
+	if x != nil {
+		return x.Exchange
+	}
+	return ""
+}
+
+func (x *AmqpSource_Binding) GetExchangeType() string {
+	if x != nil {
+		return x.ExchangeType
+	}
+	return ""
+}
+
+func (x *AmqpSource_Binding) GetRoutingKeys() []string {
+	if x != nil {
+		return x.RoutingKeys
+	}
+	return nil
+}
+
 type Authorization_OAuth struct {
 	state protoimpl.MessageState   `protogen:"open.v1"`
 	Url   string                   `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
@@ -3106,7 +3284,7 @@ type Authorization_OAuth struct {
 
 func (x *Authorization_OAuth) Reset() {
 	*x = Authorization_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3118,7 +3296,7 @@ func (x *Authorization_OAuth) String() string {
 func (*Authorization_OAuth) ProtoMessage() {}
 
 func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[25]
+	mi := &file_posthorn_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3131,7 +3309,7 @@ func (x *Authorization_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_OAuth.ProtoReflect.Descriptor instead.
 func (*Authorization_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 0}
 }
 
 func (x *Authorization_OAuth) GetUrl() string {
@@ -3192,7 +3370,7 @@ type Authorization_Jwt struct {
 
 func (x *Authorization_Jwt) Reset() {
 	*x = Authorization_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3204,7 +3382,7 @@ func (x *Authorization_Jwt) String() string {
 func (*Authorization_Jwt) ProtoMessage() {}
 
 func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[26]
+	mi := &file_posthorn_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +3395,7 @@ func (x *Authorization_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization_Jwt.ProtoReflect.Descriptor instead.
 func (*Authorization_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{6, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{7, 1}
 }
 
 func (x *Authorization_Jwt) GetJwksUrl() string {
@@ -3258,7 +3436,7 @@ type WebhookAuth_Bearer struct {
 
 func (x *WebhookAuth_Bearer) Reset() {
 	*x = WebhookAuth_Bearer{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3448,7 @@ func (x *WebhookAuth_Bearer) String() string {
 func (*WebhookAuth_Bearer) ProtoMessage() {}
 
 func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[30]
+	mi := &file_posthorn_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3461,7 @@ func (x *WebhookAuth_Bearer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Bearer.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Bearer) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *WebhookAuth_Bearer) GetToken() string {
@@ -3304,7 +3482,7 @@ type WebhookAuth_Basic struct {
 
 func (x *WebhookAuth_Basic) Reset() {
 	*x = WebhookAuth_Basic{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3494,7 @@ func (x *WebhookAuth_Basic) String() string {
 func (*WebhookAuth_Basic) ProtoMessage() {}
 
 func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[31]
+	mi := &file_posthorn_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3507,7 @@ func (x *WebhookAuth_Basic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_Basic.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_Basic) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16, 1}
 }
 
 func (x *WebhookAuth_Basic) GetUsername() string {
@@ -3362,7 +3540,7 @@ type WebhookAuth_OAuth2 struct {
 
 func (x *WebhookAuth_OAuth2) Reset() {
 	*x = WebhookAuth_OAuth2{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3552,7 @@ func (x *WebhookAuth_OAuth2) String() string {
 func (*WebhookAuth_OAuth2) ProtoMessage() {}
 
 func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[32]
+	mi := &file_posthorn_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3565,7 @@ func (x *WebhookAuth_OAuth2) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookAuth_OAuth2.ProtoReflect.Descriptor instead.
 func (*WebhookAuth_OAuth2) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{15, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{16, 2}
 }
 
 func (x *WebhookAuth_OAuth2) GetTokenUrl() string {
@@ -3435,7 +3613,7 @@ type Interceptor_AccessToken struct {
 
 func (x *Interceptor_AccessToken) Reset() {
 	*x = Interceptor_AccessToken{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +3625,7 @@ func (x *Interceptor_AccessToken) String() string {
 func (*Interceptor_AccessToken) ProtoMessage() {}
 
 func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[33]
+	mi := &file_posthorn_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3460,7 +3638,7 @@ func (x *Interceptor_AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_AccessToken.ProtoReflect.Descriptor instead.
 func (*Interceptor_AccessToken) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 0}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 0}
 }
 
 func (x *Interceptor_AccessToken) GetLocation() Interceptor_Location {
@@ -3487,7 +3665,7 @@ type Interceptor_ClientId struct {
 
 func (x *Interceptor_ClientId) Reset() {
 	*x = Interceptor_ClientId{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3677,7 @@ func (x *Interceptor_ClientId) String() string {
 func (*Interceptor_ClientId) ProtoMessage() {}
 
 func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[34]
+	mi := &file_posthorn_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3690,7 @@ func (x *Interceptor_ClientId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_ClientId.ProtoReflect.Descriptor instead.
 func (*Interceptor_ClientId) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 1}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 1}
 }
 
 func (x *Interceptor_ClientId) GetLocation() Interceptor_Location {
@@ -3537,7 +3715,7 @@ type Interceptor_OAuth struct {
 
 func (x *Interceptor_OAuth) Reset() {
 	*x = Interceptor_OAuth{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3549,7 +3727,7 @@ func (x *Interceptor_OAuth) String() string {
 func (*Interceptor_OAuth) ProtoMessage() {}
 
 func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[35]
+	mi := &file_posthorn_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3562,7 +3740,7 @@ func (x *Interceptor_OAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_OAuth.ProtoReflect.Descriptor instead.
 func (*Interceptor_OAuth) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 2}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 2}
 }
 
 type Interceptor_Jwt struct {
@@ -3577,7 +3755,7 @@ type Interceptor_Jwt struct {
 
 func (x *Interceptor_Jwt) Reset() {
 	*x = Interceptor_Jwt{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3767,7 @@ func (x *Interceptor_Jwt) String() string {
 func (*Interceptor_Jwt) ProtoMessage() {}
 
 func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[36]
+	mi := &file_posthorn_v1_config_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3780,7 @@ func (x *Interceptor_Jwt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Jwt.ProtoReflect.Descriptor instead.
 func (*Interceptor_Jwt) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 3}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 3}
 }
 
 func (x *Interceptor_Jwt) GetLocation() Interceptor_Location {
@@ -3643,7 +3821,7 @@ type Interceptor_IpFilter struct {
 
 func (x *Interceptor_IpFilter) Reset() {
 	*x = Interceptor_IpFilter{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3655,7 +3833,7 @@ func (x *Interceptor_IpFilter) String() string {
 func (*Interceptor_IpFilter) ProtoMessage() {}
 
 func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[37]
+	mi := &file_posthorn_v1_config_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3668,7 +3846,7 @@ func (x *Interceptor_IpFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_IpFilter.ProtoReflect.Descriptor instead.
 func (*Interceptor_IpFilter) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 4}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 4}
 }
 
 func (x *Interceptor_IpFilter) GetMode() Interceptor_IpFilter_Mode {
@@ -3702,7 +3880,7 @@ type Interceptor_Hmac struct {
 
 func (x *Interceptor_Hmac) Reset() {
 	*x = Interceptor_Hmac{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[38]
+	mi := &file_posthorn_v1_config_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3714,7 +3892,7 @@ func (x *Interceptor_Hmac) String() string {
 func (*Interceptor_Hmac) ProtoMessage() {}
 
 func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[38]
+	mi := &file_posthorn_v1_config_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3727,7 +3905,7 @@ func (x *Interceptor_Hmac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_Hmac.ProtoReflect.Descriptor instead.
 func (*Interceptor_Hmac) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 5}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 5}
 }
 
 func (x *Interceptor_Hmac) GetHeader() string {
@@ -3790,7 +3968,7 @@ type Interceptor_HeaderValue struct {
 
 func (x *Interceptor_HeaderValue) Reset() {
 	*x = Interceptor_HeaderValue{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[39]
+	mi := &file_posthorn_v1_config_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3802,7 +3980,7 @@ func (x *Interceptor_HeaderValue) String() string {
 func (*Interceptor_HeaderValue) ProtoMessage() {}
 
 func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[39]
+	mi := &file_posthorn_v1_config_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3815,7 +3993,7 @@ func (x *Interceptor_HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_HeaderValue.ProtoReflect.Descriptor instead.
 func (*Interceptor_HeaderValue) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 6}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 6}
 }
 
 func (x *Interceptor_HeaderValue) GetName() string {
@@ -3844,7 +4022,7 @@ type Interceptor_JsonField struct {
 
 func (x *Interceptor_JsonField) Reset() {
 	*x = Interceptor_JsonField{}
-	mi := &file_posthorn_v1_config_proto_msgTypes[40]
+	mi := &file_posthorn_v1_config_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +4034,7 @@ func (x *Interceptor_JsonField) String() string {
 func (*Interceptor_JsonField) ProtoMessage() {}
 
 func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
-	mi := &file_posthorn_v1_config_proto_msgTypes[40]
+	mi := &file_posthorn_v1_config_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +4047,7 @@ func (x *Interceptor_JsonField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interceptor_JsonField.ProtoReflect.Descriptor instead.
 func (*Interceptor_JsonField) Descriptor() ([]byte, []int) {
-	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{20, 7}
+	return file_posthorn_v1_config_proto_rawDescGZIP(), []int{21, 7}
 }
 
 func (x *Interceptor_JsonField) GetPath() string {
@@ -3898,7 +4076,7 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\xdd\b\n" +
+	"updated_by\x18\x04 \x01(\tR\tupdatedBy\"\x94\t\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12,\n" +
@@ -3922,8 +4100,9 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\x06topics\x18\x11 \x03(\tR\x06topics\x12&\n" +
 	"\x0frate_per_client\x18\x12 \x01(\x01R\rratePerClient\x12&\n" +
 	"\x0frate_per_second\x18\x13 \x01(\x01R\rratePerSecond\x126\n" +
-	"\bcontexts\x18( \x03(\v2\x1a.posthorn.v1.SourceContextR\bcontexts\x12%\n" +
-	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"\xca\x01\n" +
+	"\bcontexts\x18( \x03(\v2\x1a.posthorn.v1.SourceContextR\bcontexts\x12+\n" +
+	"\x04amqp\x18\x14 \x01(\v2\x17.posthorn.v1.AmqpSourceR\x04amqp\x12%\n" +
+	"\x04meta\x18d \x01(\v2\x11.posthorn.v1.MetaR\x04meta\"\xd4\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aGENERIC\x10\x01\x12\x0f\n" +
@@ -3945,7 +4124,8 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"\x06HEADER\x10\f\x12\x0e\n" +
 	"\n" +
-	"JSON_FIELD\x10\r\"H\n" +
+	"JSON_FIELD\x10\r\x12\b\n" +
+	"\x04AMQP\x10\x0e\"H\n" +
 	"\n" +
 	"SchemaMode\x12\x1b\n" +
 	"\x17SCHEMA_MODE_UNSPECIFIED\x10\x00\x12\n" +
@@ -3974,7 +4154,20 @@ const file_posthorn_v1_config_proto_rawDesc = "" +
 	"typeHeader\x12!\n" +
 	"\ftype_pointer\x18\x05 \x01(\tR\vtypePointer\"\"\n" +
 	"\x0eTwilioSettings\x12\x10\n" +
-	"\x03url\x18\x01 \x01(\tR\x03url\"\xc5\x05\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\"\xe4\x02\n" +
+	"\n" +
+	"AmqpSource\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x14\n" +
+	"\x05queue\x18\x03 \x01(\tR\x05queue\x12\x18\n" +
+	"\adeclare\x18\x04 \x01(\bR\adeclare\x12;\n" +
+	"\bbindings\x18\x05 \x03(\v2\x1f.posthorn.v1.AmqpSource.BindingR\bbindings\x12\x1a\n" +
+	"\bprefetch\x18\x06 \x01(\x05R\bprefetch\x120\n" +
+	"\x14dead_letter_exchange\x18\a \x01(\tR\x12deadLetterExchange\x1am\n" +
+	"\aBinding\x12\x1a\n" +
+	"\bexchange\x18\x01 \x01(\tR\bexchange\x12#\n" +
+	"\rexchange_type\x18\x02 \x01(\tR\fexchangeType\x12!\n" +
+	"\frouting_keys\x18\x03 \x03(\tR\vroutingKeys\"\xc5\x05\n" +
 	"\rAuthorization\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x126\n" +
@@ -4277,7 +4470,7 @@ func file_posthorn_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_posthorn_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_posthorn_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_posthorn_v1_config_proto_goTypes = []any{
 	(Source_Kind)(0),                // 0: posthorn.v1.Source.Kind
 	(Source_SchemaMode)(0),          // 1: posthorn.v1.Source.SchemaMode
@@ -4296,124 +4489,128 @@ var file_posthorn_v1_config_proto_goTypes = []any{
 	(*HeaderSettings)(nil),          // 14: posthorn.v1.HeaderSettings
 	(*JsonFieldSettings)(nil),       // 15: posthorn.v1.JsonFieldSettings
 	(*TwilioSettings)(nil),          // 16: posthorn.v1.TwilioSettings
-	(*Authorization)(nil),           // 17: posthorn.v1.Authorization
-	(*HmacSettings)(nil),            // 18: posthorn.v1.HmacSettings
-	(*Auth0Settings)(nil),           // 19: posthorn.v1.Auth0Settings
-	(*Subscription)(nil),            // 20: posthorn.v1.Subscription
-	(*Destination)(nil),             // 21: posthorn.v1.Destination
-	(*Amqp)(nil),                    // 22: posthorn.v1.Amqp
-	(*Nats)(nil),                    // 23: posthorn.v1.Nats
-	(*Pull)(nil),                    // 24: posthorn.v1.Pull
-	(*Webhook)(nil),                 // 25: posthorn.v1.Webhook
-	(*WebhookAuth)(nil),             // 26: posthorn.v1.WebhookAuth
-	(*WebhookValidation)(nil),       // 27: posthorn.v1.WebhookValidation
-	(*JwtSignature)(nil),            // 28: posthorn.v1.JwtSignature
-	(*Policy)(nil),                  // 29: posthorn.v1.Policy
-	(*Security)(nil),                // 30: posthorn.v1.Security
-	(*Interceptor)(nil),             // 31: posthorn.v1.Interceptor
-	(*Delivery)(nil),                // 32: posthorn.v1.Delivery
-	(*Backoff)(nil),                 // 33: posthorn.v1.Backoff
-	(*BackoffOverride)(nil),         // 34: posthorn.v1.BackoffOverride
-	(*Settings)(nil),                // 35: posthorn.v1.Settings
-	(*Authorization_OAuth)(nil),     // 36: posthorn.v1.Authorization.OAuth
-	(*Authorization_Jwt)(nil),       // 37: posthorn.v1.Authorization.Jwt
-	nil,                             // 38: posthorn.v1.Amqp.HeadersEntry
-	nil,                             // 39: posthorn.v1.Nats.HeadersEntry
-	nil,                             // 40: posthorn.v1.Webhook.HeadersEntry
-	(*WebhookAuth_Bearer)(nil),      // 41: posthorn.v1.WebhookAuth.Bearer
-	(*WebhookAuth_Basic)(nil),       // 42: posthorn.v1.WebhookAuth.Basic
-	(*WebhookAuth_OAuth2)(nil),      // 43: posthorn.v1.WebhookAuth.OAuth2
-	(*Interceptor_AccessToken)(nil), // 44: posthorn.v1.Interceptor.AccessToken
-	(*Interceptor_ClientId)(nil),    // 45: posthorn.v1.Interceptor.ClientId
-	(*Interceptor_OAuth)(nil),       // 46: posthorn.v1.Interceptor.OAuth
-	(*Interceptor_Jwt)(nil),         // 47: posthorn.v1.Interceptor.Jwt
-	(*Interceptor_IpFilter)(nil),    // 48: posthorn.v1.Interceptor.IpFilter
-	(*Interceptor_Hmac)(nil),        // 49: posthorn.v1.Interceptor.Hmac
-	(*Interceptor_HeaderValue)(nil), // 50: posthorn.v1.Interceptor.HeaderValue
-	(*Interceptor_JsonField)(nil),   // 51: posthorn.v1.Interceptor.JsonField
-	nil,                             // 52: posthorn.v1.Settings.FlagsEntry
-	nil,                             // 53: posthorn.v1.Settings.AboutEntry
-	(*timestamppb.Timestamp)(nil),   // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 55: google.protobuf.Duration
-	(Event_Direction)(0),            // 56: posthorn.v1.Event.Direction
+	(*AmqpSource)(nil),              // 17: posthorn.v1.AmqpSource
+	(*Authorization)(nil),           // 18: posthorn.v1.Authorization
+	(*HmacSettings)(nil),            // 19: posthorn.v1.HmacSettings
+	(*Auth0Settings)(nil),           // 20: posthorn.v1.Auth0Settings
+	(*Subscription)(nil),            // 21: posthorn.v1.Subscription
+	(*Destination)(nil),             // 22: posthorn.v1.Destination
+	(*Amqp)(nil),                    // 23: posthorn.v1.Amqp
+	(*Nats)(nil),                    // 24: posthorn.v1.Nats
+	(*Pull)(nil),                    // 25: posthorn.v1.Pull
+	(*Webhook)(nil),                 // 26: posthorn.v1.Webhook
+	(*WebhookAuth)(nil),             // 27: posthorn.v1.WebhookAuth
+	(*WebhookValidation)(nil),       // 28: posthorn.v1.WebhookValidation
+	(*JwtSignature)(nil),            // 29: posthorn.v1.JwtSignature
+	(*Policy)(nil),                  // 30: posthorn.v1.Policy
+	(*Security)(nil),                // 31: posthorn.v1.Security
+	(*Interceptor)(nil),             // 32: posthorn.v1.Interceptor
+	(*Delivery)(nil),                // 33: posthorn.v1.Delivery
+	(*Backoff)(nil),                 // 34: posthorn.v1.Backoff
+	(*BackoffOverride)(nil),         // 35: posthorn.v1.BackoffOverride
+	(*Settings)(nil),                // 36: posthorn.v1.Settings
+	(*AmqpSource_Binding)(nil),      // 37: posthorn.v1.AmqpSource.Binding
+	(*Authorization_OAuth)(nil),     // 38: posthorn.v1.Authorization.OAuth
+	(*Authorization_Jwt)(nil),       // 39: posthorn.v1.Authorization.Jwt
+	nil,                             // 40: posthorn.v1.Amqp.HeadersEntry
+	nil,                             // 41: posthorn.v1.Nats.HeadersEntry
+	nil,                             // 42: posthorn.v1.Webhook.HeadersEntry
+	(*WebhookAuth_Bearer)(nil),      // 43: posthorn.v1.WebhookAuth.Bearer
+	(*WebhookAuth_Basic)(nil),       // 44: posthorn.v1.WebhookAuth.Basic
+	(*WebhookAuth_OAuth2)(nil),      // 45: posthorn.v1.WebhookAuth.OAuth2
+	(*Interceptor_AccessToken)(nil), // 46: posthorn.v1.Interceptor.AccessToken
+	(*Interceptor_ClientId)(nil),    // 47: posthorn.v1.Interceptor.ClientId
+	(*Interceptor_OAuth)(nil),       // 48: posthorn.v1.Interceptor.OAuth
+	(*Interceptor_Jwt)(nil),         // 49: posthorn.v1.Interceptor.Jwt
+	(*Interceptor_IpFilter)(nil),    // 50: posthorn.v1.Interceptor.IpFilter
+	(*Interceptor_Hmac)(nil),        // 51: posthorn.v1.Interceptor.Hmac
+	(*Interceptor_HeaderValue)(nil), // 52: posthorn.v1.Interceptor.HeaderValue
+	(*Interceptor_JsonField)(nil),   // 53: posthorn.v1.Interceptor.JsonField
+	nil,                             // 54: posthorn.v1.Settings.FlagsEntry
+	nil,                             // 55: posthorn.v1.Settings.AboutEntry
+	(*timestamppb.Timestamp)(nil),   // 56: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 57: google.protobuf.Duration
+	(Event_Direction)(0),            // 58: posthorn.v1.Event.Direction
 }
 var file_posthorn_v1_config_proto_depIdxs = []int32{
-	54, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	54, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	56, // 0: posthorn.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	56, // 1: posthorn.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: posthorn.v1.Source.kind:type_name -> posthorn.v1.Source.Kind
 	1,  // 3: posthorn.v1.Source.schema_mode:type_name -> posthorn.v1.Source.SchemaMode
-	18, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
-	19, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
+	19, // 4: posthorn.v1.Source.hmac:type_name -> posthorn.v1.HmacSettings
+	20, // 5: posthorn.v1.Source.auth0:type_name -> posthorn.v1.Auth0Settings
 	14, // 6: posthorn.v1.Source.header:type_name -> posthorn.v1.HeaderSettings
 	15, // 7: posthorn.v1.Source.json_field:type_name -> posthorn.v1.JsonFieldSettings
 	16, // 8: posthorn.v1.Source.twilio:type_name -> posthorn.v1.TwilioSettings
 	13, // 9: posthorn.v1.Source.contexts:type_name -> posthorn.v1.SourceContext
-	11, // 10: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
-	36, // 11: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
-	37, // 12: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
-	11, // 13: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
-	3,  // 14: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 15: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	55, // 16: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
-	56, // 17: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
-	21, // 18: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
-	5,  // 19: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
-	6,  // 20: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
-	11, // 21: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
-	25, // 22: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
-	22, // 23: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
-	23, // 24: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
-	24, // 25: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
-	38, // 26: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
-	7,  // 27: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
-	39, // 28: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
-	55, // 29: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
-	40, // 30: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
-	7,  // 31: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
-	28, // 32: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
-	27, // 33: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
-	26, // 34: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
-	41, // 35: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
-	42, // 36: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
-	43, // 37: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
-	30, // 38: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
-	32, // 39: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
-	11, // 40: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
-	31, // 41: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
-	44, // 42: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
-	45, // 43: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
-	46, // 44: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
-	47, // 45: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
-	48, // 46: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
-	49, // 47: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
-	50, // 48: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
-	51, // 49: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
-	55, // 50: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
-	33, // 51: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
-	10, // 52: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
-	55, // 53: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	55, // 54: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
-	55, // 55: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
-	33, // 56: posthorn.v1.BackoffOverride.backoff:type_name -> posthorn.v1.Backoff
-	11, // 57: posthorn.v1.BackoffOverride.meta:type_name -> posthorn.v1.Meta
-	52, // 58: posthorn.v1.Settings.flags:type_name -> posthorn.v1.Settings.FlagsEntry
-	53, // 59: posthorn.v1.Settings.about:type_name -> posthorn.v1.Settings.AboutEntry
-	11, // 60: posthorn.v1.Settings.meta:type_name -> posthorn.v1.Meta
-	2,  // 61: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
-	55, // 62: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
-	55, // 63: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
-	8,  // 64: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 65: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
-	8,  // 66: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
-	9,  // 67: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
-	3,  // 68: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
-	4,  // 69: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
-	55, // 70: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
-	71, // [71:71] is the sub-list for method output_type
-	71, // [71:71] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	17, // 10: posthorn.v1.Source.amqp:type_name -> posthorn.v1.AmqpSource
+	11, // 11: posthorn.v1.Source.meta:type_name -> posthorn.v1.Meta
+	37, // 12: posthorn.v1.AmqpSource.bindings:type_name -> posthorn.v1.AmqpSource.Binding
+	38, // 13: posthorn.v1.Authorization.oauth:type_name -> posthorn.v1.Authorization.OAuth
+	39, // 14: posthorn.v1.Authorization.jwt:type_name -> posthorn.v1.Authorization.Jwt
+	11, // 15: posthorn.v1.Authorization.meta:type_name -> posthorn.v1.Meta
+	3,  // 16: posthorn.v1.HmacSettings.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 17: posthorn.v1.HmacSettings.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	57, // 18: posthorn.v1.HmacSettings.tolerance:type_name -> google.protobuf.Duration
+	58, // 19: posthorn.v1.Subscription.direction:type_name -> posthorn.v1.Event.Direction
+	22, // 20: posthorn.v1.Subscription.destination:type_name -> posthorn.v1.Destination
+	5,  // 21: posthorn.v1.Subscription.priority:type_name -> posthorn.v1.Subscription.Priority
+	6,  // 22: posthorn.v1.Subscription.on_exhausted:type_name -> posthorn.v1.Subscription.OnExhausted
+	11, // 23: posthorn.v1.Subscription.meta:type_name -> posthorn.v1.Meta
+	26, // 24: posthorn.v1.Destination.webhook:type_name -> posthorn.v1.Webhook
+	23, // 25: posthorn.v1.Destination.amqp:type_name -> posthorn.v1.Amqp
+	24, // 26: posthorn.v1.Destination.nats:type_name -> posthorn.v1.Nats
+	25, // 27: posthorn.v1.Destination.pull:type_name -> posthorn.v1.Pull
+	40, // 28: posthorn.v1.Amqp.headers:type_name -> posthorn.v1.Amqp.HeadersEntry
+	7,  // 29: posthorn.v1.Nats.format:type_name -> posthorn.v1.Webhook.Format
+	41, // 30: posthorn.v1.Nats.headers:type_name -> posthorn.v1.Nats.HeadersEntry
+	57, // 31: posthorn.v1.Pull.ack_wait:type_name -> google.protobuf.Duration
+	42, // 32: posthorn.v1.Webhook.headers:type_name -> posthorn.v1.Webhook.HeadersEntry
+	7,  // 33: posthorn.v1.Webhook.format:type_name -> posthorn.v1.Webhook.Format
+	29, // 34: posthorn.v1.Webhook.jwt_signature:type_name -> posthorn.v1.JwtSignature
+	28, // 35: posthorn.v1.Webhook.validation:type_name -> posthorn.v1.WebhookValidation
+	27, // 36: posthorn.v1.Webhook.auth:type_name -> posthorn.v1.WebhookAuth
+	43, // 37: posthorn.v1.WebhookAuth.bearer:type_name -> posthorn.v1.WebhookAuth.Bearer
+	44, // 38: posthorn.v1.WebhookAuth.basic:type_name -> posthorn.v1.WebhookAuth.Basic
+	45, // 39: posthorn.v1.WebhookAuth.oauth2:type_name -> posthorn.v1.WebhookAuth.OAuth2
+	31, // 40: posthorn.v1.Policy.security:type_name -> posthorn.v1.Security
+	33, // 41: posthorn.v1.Policy.delivery:type_name -> posthorn.v1.Delivery
+	11, // 42: posthorn.v1.Policy.meta:type_name -> posthorn.v1.Meta
+	32, // 43: posthorn.v1.Security.flow:type_name -> posthorn.v1.Interceptor
+	46, // 44: posthorn.v1.Interceptor.access_token:type_name -> posthorn.v1.Interceptor.AccessToken
+	47, // 45: posthorn.v1.Interceptor.client_id:type_name -> posthorn.v1.Interceptor.ClientId
+	48, // 46: posthorn.v1.Interceptor.oauth:type_name -> posthorn.v1.Interceptor.OAuth
+	49, // 47: posthorn.v1.Interceptor.jwt:type_name -> posthorn.v1.Interceptor.Jwt
+	50, // 48: posthorn.v1.Interceptor.ip_filter:type_name -> posthorn.v1.Interceptor.IpFilter
+	51, // 49: posthorn.v1.Interceptor.hmac:type_name -> posthorn.v1.Interceptor.Hmac
+	52, // 50: posthorn.v1.Interceptor.header_value:type_name -> posthorn.v1.Interceptor.HeaderValue
+	53, // 51: posthorn.v1.Interceptor.json_field:type_name -> posthorn.v1.Interceptor.JsonField
+	57, // 52: posthorn.v1.Delivery.timeout:type_name -> google.protobuf.Duration
+	34, // 53: posthorn.v1.Delivery.backoff:type_name -> posthorn.v1.Backoff
+	10, // 54: posthorn.v1.Backoff.strategy:type_name -> posthorn.v1.Backoff.Strategy
+	57, // 55: posthorn.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	57, // 56: posthorn.v1.Backoff.max:type_name -> google.protobuf.Duration
+	57, // 57: posthorn.v1.Backoff.max_elapsed:type_name -> google.protobuf.Duration
+	34, // 58: posthorn.v1.BackoffOverride.backoff:type_name -> posthorn.v1.Backoff
+	11, // 59: posthorn.v1.BackoffOverride.meta:type_name -> posthorn.v1.Meta
+	54, // 60: posthorn.v1.Settings.flags:type_name -> posthorn.v1.Settings.FlagsEntry
+	55, // 61: posthorn.v1.Settings.about:type_name -> posthorn.v1.Settings.AboutEntry
+	11, // 62: posthorn.v1.Settings.meta:type_name -> posthorn.v1.Meta
+	2,  // 63: posthorn.v1.Authorization.OAuth.mode:type_name -> posthorn.v1.Authorization.OAuth.Mode
+	57, // 64: posthorn.v1.Authorization.OAuth.timeout:type_name -> google.protobuf.Duration
+	57, // 65: posthorn.v1.Authorization.OAuth.cache:type_name -> google.protobuf.Duration
+	8,  // 66: posthorn.v1.Interceptor.AccessToken.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 67: posthorn.v1.Interceptor.ClientId.location:type_name -> posthorn.v1.Interceptor.Location
+	8,  // 68: posthorn.v1.Interceptor.Jwt.location:type_name -> posthorn.v1.Interceptor.Location
+	9,  // 69: posthorn.v1.Interceptor.IpFilter.mode:type_name -> posthorn.v1.Interceptor.IpFilter.Mode
+	3,  // 70: posthorn.v1.Interceptor.Hmac.algorithm:type_name -> posthorn.v1.HmacSettings.Algorithm
+	4,  // 71: posthorn.v1.Interceptor.Hmac.encoding:type_name -> posthorn.v1.HmacSettings.Encoding
+	57, // 72: posthorn.v1.Interceptor.Hmac.tolerance:type_name -> google.protobuf.Duration
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_config_proto_init() }
@@ -4422,20 +4619,20 @@ func file_posthorn_v1_config_proto_init() {
 		return
 	}
 	file_posthorn_v1_event_proto_init()
-	file_posthorn_v1_config_proto_msgTypes[10].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[11].OneofWrappers = []any{
 		(*Destination_Webhook)(nil),
 		(*Destination_Amqp)(nil),
 		(*Destination_Nats)(nil),
 		(*Destination_Pull)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[12].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[15].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[16].OneofWrappers = []any{
 		(*WebhookAuth_Bearer_)(nil),
 		(*WebhookAuth_Basic_)(nil),
 		(*WebhookAuth_Oauth2)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[20].OneofWrappers = []any{
+	file_posthorn_v1_config_proto_msgTypes[21].OneofWrappers = []any{
 		(*Interceptor_AccessToken_)(nil),
 		(*Interceptor_ClientId_)(nil),
 		(*Interceptor_Oauth)(nil),
@@ -4445,23 +4642,23 @@ func file_posthorn_v1_config_proto_init() {
 		(*Interceptor_HeaderValue_)(nil),
 		(*Interceptor_JsonField_)(nil),
 	}
-	file_posthorn_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[23].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[30].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[31].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[27].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[32].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[38].OneofWrappers = []any{}
-	file_posthorn_v1_config_proto_msgTypes[39].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[33].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[34].OneofWrappers = []any{}
 	file_posthorn_v1_config_proto_msgTypes[40].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[41].OneofWrappers = []any{}
+	file_posthorn_v1_config_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_posthorn_v1_config_proto_rawDesc), len(file_posthorn_v1_config_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   43,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

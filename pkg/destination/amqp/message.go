@@ -1,0 +1,112 @@
+package amqp
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/posthornhq/posthorn/pkg/amqp"
+	"github.com/posthornhq/posthorn/pkg/destination"
+	"github.com/posthornhq/posthorn/pkg/event"
+)
+
+const (
+	// attributePrefix is that of CloudEvents attributes (AMQP protocol binding, 3.1.3.1).
+	attributePrefix = "cloudEvents:"
+	// headerPublish carries what a message that comes back is known by.
+	headerPublish = "posthorn-publish"
+)
+
+// publishing writes an attempt as a message.
+func (a *AMQP) publishing(m *destination.Message) amqp091.Publishing {
+	ev := m.Event
+	headers := make(amqp091.Table, len(a.headers)+len(ev.Extensions)+14)
+	for name, value := range a.headers {
+		headers[name] = value
+	}
+	set := func(name, value string) {
+		if value != "" && len(name) <= amqp.MaxShort {
+			headers[name] = strings.ToValidUTF8(value, "\uFFFD")
+		}
+	}
+	for name, value := range ev.Extensions {
+		if isExtension(name) {
+			set(attributePrefix+name, value)
+		}
+	}
+	set(attributePrefix+"specversion", "1.0")
+	set(attributePrefix+"id", ev.CloudEventID())
+	set(attributePrefix+"source", ev.CloudEventSource())
+	set(attributePrefix+"type", ev.Type)
+	set(attributePrefix+"time", eventTime(ev).Format(time.RFC3339Nano))
+	set(attributePrefix+"subject", ev.Subject)
+	set(attributePrefix+"dataschema", ev.DataSchema)
+	set("traceparent", m.TraceParent)
+	set("tracestate", ev.TraceState)
+	set("x-correlation-id", strings.Join(ev.CorrelationIDs, ", "))
+	set("posthorn-subscription", a.subscription)
+	if m.Delivery != nil && m.Delivery.Attempt > 0 {
+		headers["posthorn-attempt"] = int32(m.Delivery.Attempt)
+	}
+	return amqp091.Publishing{
+		Headers:      headers,
+		ContentType:  short(ev.ContentType(), "application/octet-stream"),
+		DeliveryMode: amqp091.Persistent,
+		MessageId:    ev.ID,
+		Timestamp:    eventTime(ev),
+		Type:         short(ev.Type, ""),
+		AppId:        "posthorn",
+		Body:         ev.Data,
+	}
+}
+
+// short returns s, or if no short string can hold it, instead.
+func short(s, instead string) string {
+	if len(s) > amqp.MaxShort {
+		return instead
+	}
+	return s
+}
+
+// eventTime is when the event happened, or else when it was received, as
+// CloudEvents 1.0 allows.
+func eventTime(ev *event.Event) time.Time {
+	if ev.Time.IsZero() {
+		return ev.Received
+	}
+	return ev.Time
+}
+
+// isExtension says whether name can be that of an extension attribute, and is
+// none that the specification has taken.
+func isExtension(name string) bool {
+	switch name {
+	case "", "specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype", "data":
+		return false
+	}
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// isTLS says whether err is about a handshake or a certificate.
+func isTLS(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		return true
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && (op.Op == "remote error" || op.Op == "local error")
+}
