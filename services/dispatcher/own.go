@@ -80,8 +80,8 @@ func (d *Dispatcher) laneChanged(name string) {
 	d.own.mu.Lock()
 	l := d.own.m[name]
 	d.own.mu.Unlock()
-	if l == nil {
-		d.CatalogChanged()
+	if _, there := d.Lanes.Get(name); l == nil || !there {
+		d.CatalogChanged() // it is begun, or ended
 		return
 	}
 	d.poke(l)
@@ -199,8 +199,24 @@ func (d *Dispatcher) openFor(ctx context.Context, name string) error {
 }
 
 // sweep finds deliveries that wait in lanes that nobody runs: a router that had
-// not heard of a lane's end put them there.
+// not heard of a lane's end put them there. And it removes the consumers of own
+// lanes that are no more: a dispatcher that had not heard of it made them again.
 func (d *Dispatcher) sweep(ctx context.Context) error {
+	there, err := d.Queue.Lanes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range there {
+		if _, open := d.Lanes.Get(l.Subscription); l.Subscription == "" || open || l.Waiting > 0 || l.Pending > 0 {
+			continue
+		}
+		if sub, ok := d.Catalog.Subscription(l.Subscription); ok && sub.OwnLane() {
+			continue
+		}
+		if _, err := d.Queue.RemoveLane(ctx, l.Lane); err != nil {
+			return err
+		}
+	}
 	strays, err := d.Queue.Strays(ctx)
 	if err != nil {
 		return err
