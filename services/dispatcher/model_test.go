@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +21,7 @@ import (
 
 // modelSteps is how many operations the model test makes by itself; more with
 // POSTHORN_MODEL_STEPS. POSTHORN_MODEL_SEED repeats a run's operations.
-const modelSteps = 2500
+const modelSteps = 2000
 
 // The model is what a person would expect: each accepted event is either delivered
 // to a subscription that matches, or a dead letter of it, and that for a reason; to
@@ -103,7 +104,12 @@ type model struct {
 	burnt     int            // dispatchers killed, each of which may cost any delivery a try
 
 	mu  sync.Mutex
-	ops []string
+	ops []operation
+}
+
+type operation struct {
+	at   time.Time
+	text string
 }
 
 func newModel(t *testing.T, seed uint64) *model {
@@ -126,13 +132,22 @@ func newModel(t *testing.T, seed uint64) *model {
 func (m *model) note(format string, args ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ops = append(m.ops, fmt.Sprintf("%8.3fs ", time.Since(m.begun).Seconds())+fmt.Sprintf(format, args...))
+	m.ops = append(m.ops, operation{time.Now(), fmt.Sprintf(format, args...)})
 }
 
-func (m *model) tail(n int) string {
+// tail tells the last n operations in a span of time, if it is given.
+func (m *model) tail(n int, between ...time.Time) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return strings.Join(m.ops[max(0, len(m.ops)-n):], "\n")
+	var b strings.Builder
+	ops := m.ops
+	if len(between) == 2 {
+		ops = slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.at.Before(between[0]) || o.at.After(between[1]) })
+	}
+	for _, o := range ops[max(0, len(ops)-n):] {
+		fmt.Fprintf(&b, "    %8.3fs %s\n", o.at.Sub(m.begun).Seconds(), o.text)
+	}
+	return b.String()
 }
 
 // begin writes the configuration and starts a broker and two dispatchers.

@@ -183,6 +183,13 @@ func (anything) ValidateContent(string, int, string, []byte) (int, []event.Viola
 func (m *model) newRouter() *routerNode {
 	m.t.Helper()
 	r := &routerNode{base: m.newBase()}
+	r.lanes.OnChange(func(name string) {
+		if s, there := r.lanes.Get(name); there {
+			m.note("lane of %s is closing: %t, for %v, until %v", name, s.Closing, s.Reasons, time.Until(s.Until).Round(time.Millisecond))
+		} else {
+			m.note("lane of %s is gone", name)
+		}
+	})
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(m.t.Context())
 	r.mirror(ctx, m.t, &r.wg)
@@ -219,6 +226,7 @@ type node struct {
 	done    chan struct{}
 	stopped bool
 	dead    atomic.Bool
+	died    time.Time     // set before dead
 	end     chan struct{} // closed when it is killed
 }
 
@@ -279,6 +287,7 @@ func (n *node) stop() {
 // kill ends a dispatcher as kill -9 does, as far as others can see: nothing leaves
 // it any more, and what was on its way breaks off.
 func (n *node) kill() {
+	n.died = time.Now()
 	n.dead.Store(true)
 	close(n.end)
 	n.nc.Close()

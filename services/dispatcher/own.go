@@ -114,6 +114,7 @@ func (d *Dispatcher) mode(l *ownLane) mode {
 	}
 	m.maxDeliver, m.ackWait, m.schedule = p.MaxDeliver(), p.AckWait(), fmt.Sprint(p.Describe())
 	if !there || sub.Disabled {
+		m.parts |= l.parts
 		return m // what is left becomes dead letters
 	}
 	m.parts = partsOf(sub)
@@ -199,14 +200,17 @@ func (d *Dispatcher) openFor(ctx context.Context, name string) error {
 }
 
 // sweep finds deliveries that wait in lanes that nobody runs: a router that had
-// not heard of a lane's end put them there. And it removes the consumers of own
-// lanes that are no more: a dispatcher that had not heard of it made them again.
+// not heard of a lane's end, or a policy's, put them there. And it removes the
+// consumers of own lanes that are no more: a dispatcher that had not heard of it
+// made them again.
 func (d *Dispatcher) sweep(ctx context.Context) error {
 	there, err := d.Queue.Lanes(ctx)
 	if err != nil {
 		return err
 	}
+	run := map[queue.Lane]bool{}
 	for _, l := range there {
+		run[l.Lane] = true
 		if _, open := d.Lanes.Get(l.Subscription); l.Subscription == "" || open || l.Waiting > 0 || l.Pending > 0 {
 			continue
 		}
@@ -217,11 +221,20 @@ func (d *Dispatcher) sweep(ctx context.Context) error {
 			return err
 		}
 	}
-	strays, err := d.Queue.Strays(ctx)
+	used, err := d.Queue.Used(ctx)
 	if err != nil {
 		return err
 	}
-	for _, lane := range strays {
+	for lane := range used {
+		if lane.Subscription == "" {
+			if !run[lane] {
+				if err := d.Queue.EnsureLane(ctx, shared(lane, d.Catalog.Policy(lane.Policy))); err != nil {
+					return err
+				}
+				d.CatalogChanged() // a lane that has a consumer is run
+			}
+			continue
+		}
 		d.own.mu.Lock()
 		l := d.own.m[lane.Subscription]
 		d.own.mu.Unlock()
