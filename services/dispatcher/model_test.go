@@ -395,12 +395,35 @@ func (m *model) kill() {
 		return
 	}
 	n := alive[m.rng.IntN(len(alive))]
+	if m.rng.IntN(2) == 0 {
+		m.moving(n)
+	}
 	m.note("dispatcher %d is killed", n.number)
 	m.burnt++
 	n.kill()
 	if len(alive) == 1 || m.rng.IntN(2) == 0 {
 		m.addNode()
 	}
+}
+
+// moving makes a dispatcher move deliveries: many wait in the shared lane for an
+// endpoint that is slow, when their subscription gets a lane of its own.
+func (m *model) moving(n *node) {
+	m.t.Helper()
+	f := m.followers[1]
+	m.note("%s's endpoint is %s, and gets a burst", f.name, slow)
+	f.site.set(slow)
+	for range 60 {
+		m.publishOne(&publication{typ: "order.paid", tenant: "globex", number: len(m.events)})
+	}
+	m.routed()
+	if _, err := n.lanes.Edit(m.t.Context(), f.name, func(s *queue.OwnState, there bool) queue.Change {
+		*s = queue.OwnState{Since: time.Now(), Reasons: []queue.Reason{queue.Slow}}
+		return queue.Write
+	}); err != nil {
+		m.t.Fatalf("edit the lane of %s: %v", f.name, err)
+	}
+	m.wait(time.Duration(m.rng.IntN(60)) * time.Millisecond)
 }
 
 func (m *model) addOrStop() {
