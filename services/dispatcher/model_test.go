@@ -86,6 +86,12 @@ type publication struct {
 	to              []*follower
 }
 
+// allowed is how many retries a policy allows from then on.
+type allowed struct {
+	from    time.Time
+	retries int
+}
+
 // A model drives the parts and knows what must come of it.
 type model struct {
 	t         *testing.T
@@ -100,8 +106,8 @@ type model struct {
 	events    []*publication
 	journal   *journal
 	policies  map[string]map[string]any
-	retries   map[string]int // the fewest that a policy ever had
-	burnt     int            // dispatchers killed, each of which may cost any delivery a try
+	retries   map[string][]allowed // what each policy said, in order
+	killed    []time.Time          // each of which may cost a delivery a try
 
 	mu  sync.Mutex
 	ops []operation
@@ -117,7 +123,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	s := jstest.Start(t, t.TempDir())
 	m := &model{
 		t: t, url: s.URL(), rng: rand.New(rand.NewPCG(seed, 7)), begun: time.Now(), js: jstest.Connect(t, s),
-		journal: newJournal(), policies: map[string]map[string]any{}, retries: map[string]int{},
+		journal: newJournal(), policies: map[string]map[string]any{}, retries: map[string][]allowed{},
 	}
 	if _, err := topology.Ensure(t.Context(), m.js, topology.Config{}); err != nil {
 		t.Fatal(err)
@@ -391,7 +397,7 @@ const mostKills = 6
 func (m *model) kill() {
 	m.t.Helper()
 	alive := m.alive()
-	if m.burnt >= mostKills {
+	if len(m.killed) >= mostKills {
 		return
 	}
 	n := alive[m.rng.IntN(len(alive))]
@@ -399,7 +405,7 @@ func (m *model) kill() {
 		m.moving(n)
 	}
 	m.note("dispatcher %d is killed", n.number)
-	m.burnt++
+	m.killed = append(m.killed, time.Now())
 	n.kill()
 	if len(alive) == 1 || m.rng.IntN(2) == 0 {
 		m.addNode()

@@ -58,9 +58,7 @@ func (m *model) putPolicy(name string, delivery map[string]any) {
 	if !ok {
 		m.t.Fatal("a policy without retries")
 	}
-	if was, ok := m.retries[name]; !ok || n < was {
-		m.retries[name] = n
-	}
+	m.retries[name] = append(m.retries[name], allowed{time.Now(), n})
 	m.put("policies", name, map[string]any{"name": name, "delivery": delivery})
 }
 

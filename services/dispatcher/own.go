@@ -29,6 +29,9 @@ const (
 	closeAfter = 10 * time.Second
 	// throttleMost bounds how long an endpoint can ask to be left alone.
 	throttleMost = time.Hour
+	// spare is how often more than the policy says a delivery in a lane that is ordered
+	// and limited is handed out: who stops before its turn hands it back untried.
+	spare = 10
 	// limitedAhead is for how long a process reserves turns in a limited lane: what
 	// it reserves another cannot have.
 	limitedAhead = 500 * time.Millisecond
@@ -120,6 +123,9 @@ func (d *Dispatcher) mode(l *ownLane) mode {
 	m.parts = partsOf(sub)
 	if sub.Ordered {
 		m.ordered, m.slots = true, 1
+	}
+	if sub.Ordered && sub.Rate > 0 {
+		m.maxDeliver += spare
 	}
 	if sub.Blocking {
 		m.maxDeliver = -1
@@ -442,7 +448,7 @@ func (d *Dispatcher) handleOwn(running, now context.Context, l *ownLane, m mode,
 			d.giveBack(running, lease, m.ordered) // fetched before that was known
 			return
 		}
-		if m.rate > 0 && !l.pace.wait(now, m.rate, lease, p.AckWait()/2) {
+		if m.rate > 0 && !l.pace.wait(now, m.rate, lease, p.AckWait()/2) && !(m.ordered && d.keepPlace(running, l, lease, p.AckWait()/2)) {
 			d.giveBack(running, lease, m.ordered)
 			return
 		}
@@ -450,9 +456,35 @@ func (d *Dispatcher) handleOwn(running, now context.Context, l *ownLane, m mode,
 	d.handle(running, lease, p, place{leave: func() {}, own: l, probe: probe})
 }
 
+// keepPlace waits for a turn in an ordered lane whose mode changed meanwhile, since
+// what is handed back there costs a try: by the new limit, if there still is one, and
+// after the pause, if it is paused. It reports false when running is done first.
+func (d *Dispatcher) keepPlace(running context.Context, l *ownLane, lease *queue.Lease, every time.Duration) bool {
+	for running.Err() == nil {
+		ctx, cancel := context.WithCancel(running)
+		l.mu.Lock()
+		// Who runs the lane waits for this delivery, and does not set these.
+		m, before := d.mode(l), l.end
+		l.mode, l.end = m, func() { before(); cancel() }
+		l.mu.Unlock()
+		turn := m.kind != idle
+		if turn && m.rate > 0 {
+			turn = l.pace.wait(ctx, m.rate, lease, every)
+		}
+		for !turn && pause(ctx, every) {
+			_ = lease.Extend() // if it runs out all the same, it is handed out again
+		}
+		cancel()
+		if turn {
+			return true
+		}
+	}
+	return false
+}
+
 // giveBack hands a delivery back that was not tried, without using up a try: as a
 // copy, since the queue counts how often it hands out a message. In an ordered lane
-// a copy would lose its place, so there a try is lost.
+// a copy would lose its place, so there one of the spare ones is used up.
 func (d *Dispatcher) giveBack(running context.Context, lease *queue.Lease, ordered bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
 	defer cancel()

@@ -3,6 +3,7 @@ package dispatcher_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -134,4 +135,59 @@ func TestAFailureDoesNotShortenTheTimeThatTheEndpointAskedFor(t *testing.T) {
 	if s, _ := p.lanes.Get("busy"); time.Until(s.Until) < 9*time.Minute {
 		t.Errorf("it is tried again in %v, and asked for 10 minutes", time.Until(s.Until))
 	}
+}
+
+// What waits for its turn in an ordered lane keeps its place, and its only try, when
+// the subscription is edited.
+func TestEditsOfALimitedOrderedSubscriptionUseUpNoTries(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.catalog.put(t, `{"name":"once","delivery":{"maxRetries":0,"timeout":"5s"}}`)
+	e := newEndpoint(t)
+	edit := func(p *parts, rest string) {
+		r.subscribeTo(e, `{"name":"slowly","policy":"once","ordered":true,`+rest+`}`)
+		if p != nil {
+			p.CatalogChanged()
+		}
+	}
+	edit(nil, `"ratePerSecond":0.01`)
+	p := r.parts()
+	r.run(p)
+	var sent []string
+	for range 3 {
+		sent = append(sent, r.send(p, own("slowly")).ID)
+	}
+	eventually(t, "the first is delivered", func() bool { return e.count() == 1 })
+	eventually(t, "the second waits for its turn", func() bool {
+		lanes, err := p.queue.Lanes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range lanes {
+			if l.Subscription != "" && l.Pending == 1 && l.Waiting == 1 {
+				return true
+			}
+		}
+		return false
+	})
+	for _, rest := range []string{`"ratePerSecond":0.02`, `"ratePerSecond":0.03`, `"ratePerSecond":0.02,"paused":true`, `"ratePerSecond":0.02`} {
+		edit(p, rest)
+	}
+	edit(p, `"ratePerSecond":0`)
+	eventually(t, "all are delivered", func() bool { return e.count() == 3 })
+	r.empty(p)
+	for i, h := range e.headers() {
+		if h.Get("Webhook-Id") != sent[i] {
+			t.Errorf("request %d is %s, want %s", i, h.Get("Webhook-Id"), sent[i])
+		}
+	}
+	if letters, _, err := p.letters.List(t.Context(), deadletter.Query{Limit: 10}); err != nil || len(letters) > 0 {
+		t.Errorf("dead letters %+v, error %v", letters, err)
+	}
+}
+
+func (e *endpoint) headers() []http.Header {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.got)
 }
