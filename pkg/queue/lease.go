@@ -21,6 +21,7 @@ type Lease struct {
 	trace    string
 	lane     *lane
 	left     atomic.Bool // its slot is free
+	since    time.Time   // handed out, or extended last
 }
 
 // newLease reads a message that a pull brought.
@@ -34,7 +35,7 @@ func newLease(msg *nats.Msg) (*Lease, error) {
 		return nil, err
 	}
 	d.Attempt = d.Tries + attempt
-	return &Lease{msg: msg, delivery: d, trace: msg.Header.Get(topology.HeaderTrace)}, nil
+	return &Lease{msg: msg, delivery: d, trace: msg.Header.Get(topology.HeaderTrace), since: time.Now()}, nil
 }
 
 // parseReply reads the server's reply subject,
@@ -92,8 +93,19 @@ func (l *Lease) Retry(delay time.Duration) error {
 // advisory repeats.
 func (l *Lease) Kill(reason string) error { return l.end([]byte("+TERM " + reason)) }
 
-// Extend makes the lease last for another AckWait from now.
-func (l *Lease) Extend() error { return l.end([]byte("+WPI")) }
+// Extend makes the lease last for another AckWait from now. It must not be called
+// side by side with itself or Age.
+func (l *Lease) Extend() error {
+	now := time.Now()
+	err := l.end([]byte("+WPI"))
+	if err == nil {
+		l.since = now
+	}
+	return err
+}
+
+// Age returns how long ago the lease began, or was extended last.
+func (l *Lease) Age() time.Duration { return time.Since(l.since) }
 
 func (l *Lease) end(verb []byte) error {
 	if err := l.msg.Respond(verb); err != nil {

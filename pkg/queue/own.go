@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,7 @@ type OwnLanes struct {
 	once  sync.Once
 
 	mu       sync.Mutex
+	removed  map[string]uint64 // by this process: the last revision before
 	onChange []func(subscription string)
 }
 
@@ -104,7 +106,7 @@ func NewOwnLanes(kv jetstream.KeyValue, log *slog.Logger) *OwnLanes {
 	return &OwnLanes{
 		states: bucket.New(kv, "lane.", bucket.JSON[OwnState]()),
 		turns:  bucket.New(kv, "turn.", bucket.JSON[turn]()),
-		log:    log, ready: make(chan struct{}),
+		log:    log, ready: make(chan struct{}), removed: map[string]uint64{},
 	}
 }
 
@@ -128,7 +130,7 @@ func (o *OwnLanes) Run(ctx context.Context) error {
 		}, func() {
 			// What went while nobody watched.
 			for name := range stale {
-				o.forget(name)
+				o.forget(name, math.MaxUint64)
 			}
 			clear(stale)
 			o.once.Do(func() { close(o.ready) })
@@ -147,16 +149,18 @@ func (o *OwnLanes) Run(ctx context.Context) error {
 	}
 }
 
+// see takes a change in. The watch tells this process late what it did itself, and
+// saw then; meanwhile it may have done more.
 func (o *OwnLanes) see(e bucket.Entry[OwnState]) {
 	if e.Deleted {
-		o.forget(e.Key)
+		o.forget(e.Key, e.Revision)
 		return
 	}
 	o.mu.Lock()
 	was, there := o.get(e.Key)
-	if there && was.revision >= e.Revision {
+	if there && was.revision >= e.Revision || e.Revision <= o.removed[e.Key] {
 		o.mu.Unlock()
-		return // this process wrote it, and saw it then
+		return
 	}
 	o.seen.Store(e.Key, seenState{e.Value, e.Revision})
 	if !there {
@@ -166,11 +170,19 @@ func (o *OwnLanes) see(e bucket.Entry[OwnState]) {
 	o.changed(e.Key)
 }
 
-func (o *OwnLanes) forget(name string) {
+// forget notes that a lane was removed at a revision.
+func (o *OwnLanes) forget(name string, revision uint64) {
 	o.mu.Lock()
-	if _, there := o.seen.LoadAndDelete(name); there {
-		o.n.Add(-1)
+	if o.removed[name] < revision {
+		delete(o.removed, name) // the watch is past what this process removed
 	}
+	was, there := o.get(name)
+	if !there || was.revision > revision {
+		o.mu.Unlock()
+		return
+	}
+	o.seen.Delete(name)
+	o.n.Add(-1)
 	o.mu.Unlock()
 	o.changed(name)
 }
@@ -239,7 +251,10 @@ func (o *OwnLanes) Edit(ctx context.Context, subscription string, f func(s *OwnS
 			return false, nil
 		case Remove:
 			if err = o.states.Delete(ctx, subscription, e.Revision); err == nil {
-				o.forget(subscription)
+				o.mu.Lock()
+				o.removed[subscription] = e.Revision
+				o.mu.Unlock()
+				o.forget(subscription, e.Revision)
 				return true, nil
 			}
 		case Write:

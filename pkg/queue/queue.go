@@ -77,8 +77,10 @@ func (q *Queue) Copy(ctx context.Context, l *Lease, part int) error {
 	d := l.delivery
 	from := d.Sequence
 	h := nats.Header{}
-	// A name of its own, which is the same in each repeat of this move.
-	h.Set(jetstream.MsgIDHeader, d.Key()+".from."+strconv.FormatUint(from, 10))
+	// A name of its own, the same if this publish is repeated, but not if the message
+	// is handed out again: what became of the copy before is for the claims to say. It
+	// may be gone because this one was still there.
+	h.Set(jetstream.MsgIDHeader, d.Key()+".from."+strconv.FormatUint(from, 10)+"."+strconv.Itoa(d.Attempt))
 	h.Set(topology.HeaderRevision, strconv.FormatUint(d.Revision, 10))
 	h.Set(topology.HeaderFrom, strconv.FormatUint(from, 10))
 	h.Set(topology.HeaderQueued, strconv.FormatInt(d.Queued.UnixNano(), 10))
@@ -180,10 +182,29 @@ func (q *Queue) Empty(ctx context.Context, l Lane) (bool, error) {
 	return n == 0, nil
 }
 
+// removeWait bounds how long a lane hands out nothing while it is removed, should
+// whoever removes it die.
+const removeWait = 5 * time.Second
+
 // RemoveLane deletes the consumer of a lane that is empty; what is queued in a
 // lane that is not makes it answer false, and the lane stays.
 func (q *Queue) RemoveLane(ctx context.Context, l Lane) (bool, error) {
 	if empty, err := q.Empty(ctx, l); err != nil || !empty {
+		return false, err
+	}
+	// What comes from now on is not handed out: the lease would go with the consumer,
+	// and the next consumer would hand it out a second time.
+	_, err := q.js.PauseConsumer(ctx, topology.StreamDeliveries, l.String(), time.Now().Add(removeWait))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("queue: remove lane %s: %w", l, err)
+	}
+	if empty, err := q.Empty(ctx, l); err != nil || !empty {
+		if _, rErr := q.js.ResumeConsumer(ctx, topology.StreamDeliveries, l.String()); rErr != nil && err == nil {
+			err = fmt.Errorf("queue: keep lane %s: %w", l, rErr)
+		}
 		return false, err
 	}
 	if err := q.js.DeleteConsumer(ctx, topology.StreamDeliveries, l.String()); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -192,20 +213,23 @@ func (q *Queue) RemoveLane(ctx context.Context, l Lane) (bool, error) {
 	return true, nil
 }
 
-// Strays lists the own lanes that deliveries wait in.
-func (q *Queue) Strays(ctx context.Context) ([]Lane, error) {
+// Used lists the lanes that deliveries are in, whether they have a consumer or not.
+func (q *Queue) Used(ctx context.Context) (map[Lane]bool, error) {
 	s, err := q.js.Stream(ctx, topology.StreamDeliveries)
 	if err != nil {
-		return nil, fmt.Errorf("queue: list own lanes: %w", err)
+		return nil, fmt.Errorf("queue: list the lanes in use: %w", err)
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(topology.OwnDeliveries))
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(topology.LiveDeliveries))
 	if err != nil {
-		return nil, fmt.Errorf("queue: list own lanes: %w", err)
+		return nil, fmt.Errorf("queue: list the lanes in use: %w", err)
 	}
-	var out []Lane
+	out := map[Lane]bool{}
 	for subj := range info.State.Subjects {
-		if d, ok := topology.ParseDeliverySubject(subj); ok {
-			out = append(out, Own(d.Subscription, d.Part))
+		switch d, ok := topology.ParseDeliverySubject(subj); {
+		case ok && d.Own:
+			out[Own(d.Subscription, d.Part)] = true
+		case ok:
+			out[Shared(d.Policy, d.Priority)] = true
 		}
 	}
 	return out, nil

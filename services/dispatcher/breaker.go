@@ -48,10 +48,10 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 		s.Reasons = s.With(why)
 		switch why {
 		case queue.Throttled:
-			s.Until = until
+			s.Until = later(s.Until, until)
 		case queue.Failing:
 			s.Probes = 0
-			s.Until = time.Now().Add(probeFirst)
+			s.Until = later(s.Until, time.Now().Add(probeFirst)) // no sooner than it asked for
 		}
 		if a != nil {
 			s.Failures, s.Error = int(d.targets.healthOf(sub.Name).failures.Load()), cut(a.Error, 200)
@@ -96,6 +96,13 @@ func (d *Dispatcher) recovered(running context.Context, sub *subscription.Subscr
 			d.Alert(ctx, sub, false, nil)
 		}
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // cut returns the beginning of a text.

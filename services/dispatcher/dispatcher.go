@@ -194,7 +194,7 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 
 	var mine bool
 	if !hold(running, lease, p, log.With("for", "its claim"), func() (err error) {
-		mine, err = d.claim(ctx, lease, p)
+		mine, err = d.claim(ctx, dl, p)
 		return err
 	}) {
 		return
@@ -220,7 +220,10 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 		d.bury(ctx, lease, letter(dl, nil, "missing", errs.MessageOf(missing)), log)
 		return
 	}
-	sub, ok := d.Catalog.Subscription(dl.Subscription)
+	sub, ok := d.subscription(running, lease, p, at)
+	if !ok && running.Err() != nil {
+		return
+	}
 	if !ok || sub.Disabled {
 		d.bury(ctx, lease, letter(dl, ev, "no-subscription", "the subscription was deleted or disabled after the event was routed"), log)
 		return
@@ -240,10 +243,48 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 	} else if !target.wait(running.Done(), p.AckWait()/2, lease) {
 		return // on the way down; the lease runs out
 	}
+	// What waited for a slot has used up some of its lease, and the attempt may need
+	// all but the margin.
+	if lease.Age() > leaseSpare {
+		if err := lease.Extend(); err != nil {
+			log.Warn("the lease was not extended", "err", err)
+		}
+	}
 	a, res := d.attempt(running, target, ev, lease, p, at)
 	target.leave()
 	d.learn(running, sub, target.health, a, res, at)
 	d.settle(running, lease, p, ev, a, res, log)
+}
+
+const (
+	// hearOf is how long it may take until this process hears of a subscription that
+	// a router knows already.
+	hearOf = 5 * time.Second
+	// leaseSpare is the age up to which a lease lasts for an attempt and its settling.
+	leaseSpare = 2 * time.Second
+)
+
+// subscription returns the subscription of a delivery. One that is not known may be
+// so new that this process has not heard of it: what was queued just now waits a
+// little, outside of the slots, before it is a dead letter.
+func (d *Dispatcher) subscription(running context.Context, lease *queue.Lease, p *policy.Policy, at place) (*subscription.Subscription, bool) {
+	dl := lease.Delivery()
+	left := min(hearOf, time.Until(dl.Queued.Add(hearOf)))
+	for {
+		sub, ok := d.Catalog.Subscription(dl.Subscription)
+		if ok || left <= 0 {
+			return sub, ok
+		}
+		at.leave()
+		const every = 50 * time.Millisecond
+		if !pause(running, every) {
+			return nil, false
+		}
+		left -= every
+		if lease.Age() > p.AckWait()/holdShare {
+			_ = lease.Extend() // if it runs out all the same, the claim tells the two apart
+		}
+	}
 }
 
 const (
@@ -278,9 +319,8 @@ func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log *sl
 	}
 }
 
-// claim reports whether this lease is the one that may deliver (see ADR 4).
-func (d *Dispatcher) claim(ctx context.Context, lease *queue.Lease, p *policy.Policy) (bool, error) {
-	dl := lease.Delivery()
+// claim reports whether this message is the one to be delivered (see ADR 4).
+func (d *Dispatcher) claim(ctx context.Context, dl *event.Delivery, p *policy.Policy) (bool, error) {
 	key, owner := claimKey(dl), strconv.FormatUint(dl.Sequence, 10)
 	ttl := claimTTL(p)
 	for {

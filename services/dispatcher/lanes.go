@@ -117,17 +117,18 @@ func (d *Dispatcher) reconcile(ctx context.Context, lanes map[queue.Lane]*runnin
 	return failed
 }
 
+// shared returns how a shared lane is handed out by a policy.
+func shared(key queue.Lane, p *policy.Policy) queue.LaneConfig {
+	return queue.LaneConfig{Lane: key, MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: p.Describe()}
+}
+
 func (d *Dispatcher) ensure(ctx context.Context, key queue.Lane, p *policy.Policy, lanes map[queue.Lane]*running, wg *sync.WaitGroup) error {
-	describe := p.Describe()
-	settings := fmt.Sprint(p.MaxDeliver(), p.AckWait(), describe)
+	settings := fmt.Sprint(p.MaxDeliver(), p.AckWait(), p.Describe())
 	r := lanes[key]
 	if r != nil && r.settings == settings {
 		return nil
 	}
-	err := d.Queue.EnsureLane(ctx, queue.LaneConfig{
-		Lane: key, MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: describe,
-	})
-	if err != nil {
+	if err := d.Queue.EnsureLane(ctx, shared(key, p)); err != nil {
 		return err
 	}
 	if r != nil {
@@ -157,10 +158,7 @@ func (d *Dispatcher) lane(ctx context.Context, key queue.Lane) {
 			return
 		case <-time.After(laneRetry):
 		}
-		p := d.Catalog.Policy(key.Policy)
-		if err := d.Queue.EnsureLane(ctx, queue.LaneConfig{
-			Lane: key, MaxDeliver: p.MaxDeliver(), AckWait: p.AckWait(), Describe: p.Describe(),
-		}); err != nil && ctx.Err() == nil {
+		if err := d.Queue.EnsureLane(ctx, shared(key, d.Catalog.Policy(key.Policy))); err != nil && ctx.Err() == nil {
 			d.Log.Warn("its consumer was not made", "err", err)
 		}
 	}

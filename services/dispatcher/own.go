@@ -29,6 +29,9 @@ const (
 	closeAfter = 10 * time.Second
 	// throttleMost bounds how long an endpoint can ask to be left alone.
 	throttleMost = time.Hour
+	// spare is how often more than the policy says a delivery in a lane that is ordered
+	// and limited is handed out: who stops before its turn hands it back untried.
+	spare = 10
 	// limitedAhead is for how long a process reserves turns in a limited lane: what
 	// it reserves another cannot have.
 	limitedAhead = 500 * time.Millisecond
@@ -80,8 +83,8 @@ func (d *Dispatcher) laneChanged(name string) {
 	d.own.mu.Lock()
 	l := d.own.m[name]
 	d.own.mu.Unlock()
-	if l == nil {
-		d.CatalogChanged()
+	if _, there := d.Lanes.Get(name); l == nil || !there {
+		d.CatalogChanged() // it is begun, or ended
 		return
 	}
 	d.poke(l)
@@ -114,11 +117,15 @@ func (d *Dispatcher) mode(l *ownLane) mode {
 	}
 	m.maxDeliver, m.ackWait, m.schedule = p.MaxDeliver(), p.AckWait(), fmt.Sprint(p.Describe())
 	if !there || sub.Disabled {
+		m.parts |= l.parts
 		return m // what is left becomes dead letters
 	}
 	m.parts = partsOf(sub)
 	if sub.Ordered {
 		m.ordered, m.slots = true, 1
+	}
+	if sub.Ordered && sub.Rate > 0 {
+		m.maxDeliver += spare
 	}
 	if sub.Blocking {
 		m.maxDeliver = -1
@@ -205,13 +212,41 @@ func (d *Dispatcher) openFor(ctx context.Context, name string) error {
 }
 
 // sweep finds deliveries that wait in lanes that nobody runs: a router that had
-// not heard of a lane's end put them there.
+// not heard of a lane's end, or a policy's, put them there. And it removes the
+// consumers of own lanes that are no more: a dispatcher that had not heard of it
+// made them again.
 func (d *Dispatcher) sweep(ctx context.Context) error {
-	strays, err := d.Queue.Strays(ctx)
+	there, err := d.Queue.Lanes(ctx)
 	if err != nil {
 		return err
 	}
-	for _, lane := range strays {
+	run := map[queue.Lane]bool{}
+	for _, l := range there {
+		run[l.Lane] = true
+		if _, open := d.Lanes.Get(l.Subscription); l.Subscription == "" || open || l.Waiting > 0 || l.Pending > 0 {
+			continue
+		}
+		if sub, ok := d.Catalog.Subscription(l.Subscription); ok && sub.OwnLane() {
+			continue
+		}
+		if _, err := d.Queue.RemoveLane(ctx, l.Lane); err != nil {
+			return err
+		}
+	}
+	used, err := d.Queue.Used(ctx)
+	if err != nil {
+		return err
+	}
+	for lane := range used {
+		if lane.Subscription == "" {
+			if !run[lane] {
+				if err := d.Queue.EnsureLane(ctx, shared(lane, d.Catalog.Policy(lane.Policy))); err != nil {
+					return err
+				}
+				d.CatalogChanged() // a lane that has a consumer is run
+			}
+			continue
+		}
 		d.own.mu.Lock()
 		l := d.own.m[lane.Subscription]
 		d.own.mu.Unlock()
@@ -419,7 +454,7 @@ func (d *Dispatcher) handleOwn(running, now context.Context, l *ownLane, m mode,
 			d.giveBack(running, lease, m.ordered) // fetched before that was known
 			return
 		}
-		if m.rate > 0 && !l.pace.wait(now, m.rate, lease, p.AckWait()/2) {
+		if m.rate > 0 && !l.pace.wait(now, m.rate, lease, p.AckWait()/2) && !(m.ordered && d.keepPlace(running, l, lease, p.AckWait()/2)) {
 			d.giveBack(running, lease, m.ordered)
 			return
 		}
@@ -427,9 +462,35 @@ func (d *Dispatcher) handleOwn(running, now context.Context, l *ownLane, m mode,
 	d.handle(running, lease, p, place{leave: func() {}, own: l, probe: probe})
 }
 
+// keepPlace waits for a turn in an ordered lane whose mode changed meanwhile, since
+// what is handed back there costs a try: by the new limit, if there still is one, and
+// after the pause, if it is paused. It reports false when running is done first.
+func (d *Dispatcher) keepPlace(running context.Context, l *ownLane, lease *queue.Lease, every time.Duration) bool {
+	for running.Err() == nil {
+		ctx, cancel := context.WithCancel(running)
+		l.mu.Lock()
+		// Who runs the lane waits for this delivery, and does not set these.
+		m, before := d.mode(l), l.end
+		l.mode, l.end = m, func() { before(); cancel() }
+		l.mu.Unlock()
+		turn := m.kind != idle
+		if turn && m.rate > 0 {
+			turn = l.pace.wait(ctx, m.rate, lease, every)
+		}
+		for !turn && pause(ctx, every) {
+			_ = lease.Extend() // if it runs out all the same, it is handed out again
+		}
+		cancel()
+		if turn {
+			return true
+		}
+	}
+	return false
+}
+
 // giveBack hands a delivery back that was not tried, without using up a try: as a
 // copy, since the queue counts how often it hands out a message. In an ordered lane
-// a copy would lose its place, so there a try is lost.
+// a copy would lose its place, so there one of the spare ones is used up.
 func (d *Dispatcher) giveBack(running context.Context, lease *queue.Lease, ordered bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
 	defer cancel()

@@ -81,12 +81,13 @@ func (d *Dispatcher) advised(ctx context.Context, data []byte) error {
 			dl.Policy, dl.Priority = sub.Policy, sub.Priority
 		}
 	}
-	owner := strconv.FormatUint(dl.Sequence, 10)
-	claim, err := d.Claims.Claim(ctx, claimKey(&dl), owner, claimTTL(d.Catalog.Policy(dl.Policy)))
+	mine, err := d.claim(ctx, &dl, d.Catalog.Policy(dl.Policy))
 	if err != nil {
 		return err
 	}
-	if !claim.Done { // else it was delivered, and only the settling was lost
+	// Else it was delivered, and only the settling was lost; or it was moved, and the
+	// copy goes on.
+	if mine {
 		ev, err := d.Events.Get(ctx, dl.Event)
 		if err != nil && errs.KindOf(err) != errs.NotFound {
 			return err
@@ -98,7 +99,7 @@ func (d *Dispatcher) advised(ctx context.Context, data []byte) error {
 		if err := d.Letters.Put(ctx, dead); err != nil {
 			return err
 		}
-		if err := d.Claims.Done(ctx, claimKey(&dl), owner, d.cfg.DoneTTL); err != nil {
+		if err := d.Claims.Done(ctx, claimKey(&dl), strconv.FormatUint(dl.Sequence, 10), d.cfg.DoneTTL); err != nil {
 			return err
 		}
 		d.Metrics.dead(dead.Reason)
