@@ -4,9 +4,43 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
+
+// An endpoint that fails, and is back, is told once each.
+func TestAnEndpointThatFailsIsTold(t *testing.T) {
+	t.Parallel()
+	p := serve(t, "--dispatch-probe-interval", "200ms")
+	ops := newSink(t, nil)
+	var down atomic.Bool
+	down.Store(true)
+	s := newSink(t, func(int, *received) int {
+		if down.Load() {
+			return http.StatusServiceUnavailable
+		}
+		return http.StatusOK
+	})
+	p.must("PUT", "/api/v1/policies/quick", `{"delivery":{"maxRetries":10,"backoff":{"initial":"0.02s","max":"0.1s"}}}`)
+	p.subscribe("operators", "posthorn.subscription.*", "OUTGOING", ops.URL, "")
+	p.subscribe("shaky", "order.*", "OUTGOING", s.URL, `,"policy":"quick"`)
+	p.must("POST", "/api/v1/events", `{"type":"order.created","data":{}}`)
+	told := func(typ string) (n int, body string) {
+		for _, r := range ops.all() {
+			if r.header.Get("ce-type") == typ && r.header.Get("ce-subject") == "shaky" {
+				n, body = n+1, string(r.body)
+			}
+		}
+		return n, body
+	}
+	p.until("it is told that it fails", 30*time.Second, func() bool { n, _ := told("posthorn.subscription.failing"); return n == 1 })
+	down.Store(false)
+	p.until("it is told that it is back", 30*time.Second, func() bool { n, _ := told("posthorn.subscription.recovered"); return n == 1 })
+	if n, body := told("posthorn.subscription.failing"); n != 1 || !strings.Contains(body, `"status":503`) || !strings.Contains(body, `"reason":"503"`) {
+		t.Errorf("told %d times that it fails, last as %s", n, body)
+	}
+}
 
 // Trouble with a subscription is told to those who ask for it.
 func TestTroubleIsToldByEvents(t *testing.T) {

@@ -38,7 +38,7 @@ func TestASubscriptionsProgramMakesWhatIsSent(t *testing.T) {
 
 	bad := id(t, p.must("POST", "/api/v1/events", `{"type":"order.created","data":{"lines":"none"}}`))
 	p.untilStatus(bad, "failed")
-	if letters := p.must("GET", "/api/v1/deadletters?subscription=erp", ""); !strings.Contains(letters, bad) || !strings.Contains(letters, "transform: cannot iterate over") {
+	if letters := p.must("GET", "/api/v1/deadletters?subscription=erp", ""); !strings.Contains(letters, bad) || !strings.Contains(letters, "transform: cannot iterate over") || !strings.Contains(letters, `"reason":"transform"`) {
 		t.Errorf("dead letters are %s, want one of %s that says why", letters, bad)
 	}
 	if n := s.count(); n != 1 {

@@ -49,6 +49,8 @@ type OwnState struct {
 	// last one said, for people.
 	Failures int    `json:"failures,omitempty"`
 	Error    string `json:"error,omitempty"`
+	// Trouble is when it began to fail; zero if it does not.
+	Trouble time.Time `json:"trouble,omitzero"`
 	// Until is when it may be tried again; Probes counts those that were made.
 	Until  time.Time `json:"until,omitzero"`
 	Probes int       `json:"probes,omitempty"`

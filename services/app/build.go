@@ -215,7 +215,7 @@ func (a *App) build(ctx context.Context) error {
 		}
 	}
 	if roles.Has(config.Dispatcher) {
-		if err := a.dispatcher(js, cat, lanes, claims, state, master, destinations, spans); err != nil {
+		if err := a.dispatcher(js, cat, lanes, claims, state, master, destinations, herald, spans); err != nil {
 			return err
 		}
 	}
@@ -311,11 +311,11 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 }
 
 // dispatcher adds the parts that deliver.
-func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *queue.OwnLanes, claims dedup.Claims, s *state, master *api.API, destinations *opener, spans *telemetry.Spans) error {
+func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *queue.OwnLanes, claims dedup.Claims, s *state, master *api.API, destinations *opener, herald *alerts.Publisher, spans *telemetry.Spans) error {
 	q := s.queue
 	d, err := dispatcher.New(dispatcher.Deps{
 		Events: s.events, Queue: q, Lanes: lanes, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
-		Open: destinations.Open,
+		Open: destinations.Open, Alerts: herald,
 		Disable: func(ctx context.Context, name string) error {
 			return master.DisableSubscription(ctx, name, "dispatcher")
 		},

@@ -2,8 +2,10 @@ package dispatcher
 
 import (
 	"context"
+	"strconv"
 	"time"
 
+	"github.com/posthornhq/posthorn/pkg/alerts"
 	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/queue"
@@ -38,6 +40,7 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
 	defer cancel()
+	var begun time.Time
 	mine, err := d.Lanes.Edit(ctx, sub.Name, func(s *queue.OwnState, there bool) queue.Change {
 		if there && !s.Closing && s.Has(why) && !until.After(s.Until) {
 			return queue.Keep
@@ -45,13 +48,17 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 		if !there || s.Closing {
 			*s = queue.OwnState{Since: time.Now()}
 		}
+		if why == queue.Failing && s.Trouble.IsZero() {
+			s.Trouble = time.Now()
+		}
+		begun = s.Trouble
 		s.Reasons = s.With(why)
 		switch why {
 		case queue.Throttled:
 			s.Until = later(s.Until, until)
 		case queue.Failing:
 			s.Probes = 0
-			s.Until = later(s.Until, time.Now().Add(probeFirst)) // no sooner than it asked for
+			s.Until = later(s.Until, time.Now().Add(d.probeWait(0))) // no sooner than it asked for
 		}
 		if a != nil {
 			s.Failures, s.Error = int(d.targets.healthOf(sub.Name).failures.Load()), cut(a.Error, 200)
@@ -64,8 +71,14 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 	}
 	if mine {
 		d.Log.Warn("a subscription has a lane of its own", "subscription", sub.Name, "reason", why)
-		if why == queue.Failing && d.Alert != nil {
-			d.Alert(ctx, sub, true, a)
+		if why == queue.Failing && d.Alerts != nil {
+			st := alerts.State{Since: begun, Failures: int(d.targets.healthOf(sub.Name).failures.Load())}
+			if a != nil {
+				st.Reason, st.Detail, st.Status = reasonOf(a), a.Error, a.Status
+			}
+			if err := d.Alerts.Failing(ctx, sub, st); err != nil {
+				d.Log.Warn("that an endpoint fails was not told", "subscription", sub.Name, "err", err)
+			}
 		}
 	}
 }
@@ -74,15 +87,15 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 func (d *Dispatcher) recovered(running context.Context, sub *subscription.Subscription, probe bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
 	defer cancel()
-	failed := false
+	failed, begun := false, time.Time{}
 	mine, err := d.Lanes.Edit(ctx, sub.Name, func(s *queue.OwnState, _ bool) queue.Change {
-		failed = s.Has(queue.Failing)
+		failed, begun = s.Has(queue.Failing), s.Trouble
 		// A success from before the destination asked to be left alone says nothing.
 		if !failed && !s.Has(queue.Throttled) || !probe && s.Has(queue.Throttled) && time.Now().Before(s.Until) {
 			return queue.Keep
 		}
 		s.Reasons = s.Without(queue.Failing, queue.Throttled)
-		s.Failures, s.Probes, s.Error, s.Until = 0, 0, "", time.Time{}
+		s.Failures, s.Probes, s.Error, s.Until, s.Trouble = 0, 0, "", time.Time{}, time.Time{}
 		s.Since = time.Now()
 		return queue.Write
 	})
@@ -92,10 +105,20 @@ func (d *Dispatcher) recovered(running context.Context, sub *subscription.Subscr
 	}
 	if mine {
 		d.Log.Info("the endpoint is back: the lane is open", "subscription", sub.Name)
-		if failed && d.Alert != nil {
-			d.Alert(ctx, sub, false, nil)
+		if failed && d.Alerts != nil {
+			if err := d.Alerts.Recovered(ctx, sub, alerts.State{Since: begun, Until: time.Now()}); err != nil {
+				d.Log.Warn("that an endpoint is back was not told", "subscription", sub.Name, "err", err)
+			}
 		}
 	}
+}
+
+// reasonOf says in one word why an attempt failed.
+func reasonOf(a *event.Attempt) string {
+	if a.ErrorClass != "" {
+		return a.ErrorClass
+	}
+	return strconv.Itoa(a.Status)
 }
 
 func later(a, b time.Time) time.Time {

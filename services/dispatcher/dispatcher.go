@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/posthornhq/posthorn/pkg/alerts"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/dedup"
 	"github.com/posthornhq/posthorn/pkg/destination"
@@ -39,6 +40,12 @@ type Catalog interface {
 	// Delivery returns p, or what an override makes of it for an event.
 	Delivery(p *policy.Policy, source, typ string) *policy.Policy
 	Subscriptions() *subscription.Index
+}
+
+// Alerts tells people of endpoints. It is satisfied by *alerts.Publisher.
+type Alerts interface {
+	Failing(ctx context.Context, s *subscription.Subscription, st alerts.State) error
+	Recovered(ctx context.Context, s *subscription.Subscription, st alerts.State) error
 }
 
 // Config holds what operators may tune. The zero value is usable.
@@ -81,9 +88,9 @@ type Deps struct {
 	Catalog Catalog
 	// Open makes a subscription's destination.
 	Open func(*subscription.Subscription) (destination.Destination, error)
-	// Alert is told that a subscription's endpoint fails, with the attempt that
-	// showed it, or is back; by one process each time. May be nil.
-	Alert func(ctx context.Context, sub *subscription.Subscription, failing bool, last *event.Attempt)
+	// Alerts is told that a subscription's endpoint fails, or is back; by one process
+	// each time. May be nil.
+	Alerts Alerts
 	// Disable disables a subscription whose endpoint is gone.
 	Disable func(ctx context.Context, name string) error
 	Log     *slog.Logger
