@@ -118,6 +118,7 @@ func Assets(c Config) []Asset {
 		kv(BucketIdentity, "Users, API keys and what signs tokens; nothing of it in clear.", "pkg/identity", "gateway, api, broker", 1, 64<<20),
 		dedup(c),
 		kv(BucketLanes, "Subscriptions that have a lane of their own, and why: key is the subscription.", "pkg/queue", "dispatcher, router", 1, 64<<20),
+		kv(BucketJobs, "Replays of stored events, with how far they are: key is replay.<id>.", "pkg/replay", "broker, api", 1, 64<<20),
 	}
 	for i := range assets {
 		s := &assets[i].Stream
