@@ -25,6 +25,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/ledger"
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/queue"
+	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/schema"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/store"
@@ -135,12 +136,14 @@ func (a *App) build(ctx context.Context) error {
 		Catalog: cat, Lanes: lanes, Log: a.log, Metrics: brokerMetrics, Spans: spans,
 	}, broker.Config{Window: cfg.Dedup.Window})
 	brokerServer := broker.NewServer(local, a.status)
+	replays := broker.NewReplays(local, state.publisher.JetStream(), replay.NewJobs(buckets.jobs), broker.ReplayConfig{})
 	var accept gateway.Acceptor = local
 	var publish api.Broker = localBroker{brokerServer}
 	if roles.Has(config.Broker) {
 		if err := a.router(ctx, js, state.publisher.JetStream(), local, state.events); err != nil {
 			return err
 		}
+		a.add("replays", replays.Run, nil)
 		if err := a.serveGRPC(ctx, "broker", cfg.Broker, who, false, brokerServer.Register); err != nil {
 			return err
 		}
@@ -156,7 +159,7 @@ func (a *App) build(ctx context.Context) error {
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
 		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Commit: a.wait, Broker: publish,
-		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
+		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local, Replays: replayViews{replays},
 		Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
 	if err != nil {
@@ -361,13 +364,14 @@ func (a *App) guardedClient() *http.Client {
 	}}
 }
 
-type buckets struct{ config, secrets, schemas, identity, lanes jetstream.KeyValue }
+type buckets struct{ config, secrets, schemas, identity, lanes, jobs jetstream.KeyValue }
 
 func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) {
 	var b buckets
 	for name, kv := range map[string]*jetstream.KeyValue{
 		topology.BucketConfig: &b.config, topology.BucketSecrets: &b.secrets,
 		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity, topology.BucketLanes: &b.lanes,
+		topology.BucketJobs: &b.jobs,
 	} {
 		var err error
 		if *kv, err = js.KeyValue(ctx, name); err != nil {
