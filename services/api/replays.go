@@ -5,6 +5,8 @@ import (
 	"math"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/posthornhq/posthorn/pkg/audit"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/replay"
@@ -45,6 +47,9 @@ type replayServer struct {
 
 func (s replayServer) StartReplay(ctx context.Context, req *posthornv1.StartReplayRequest) (*posthornv1.StartReplayResponse, error) {
 	f := req.GetFilter()
+	if proto.Size(f) == 0 && req.GetSubscription() == "" && !req.GetAll() && !req.GetDryRun() {
+		return nil, s.status(ctx, errs.Field("filter", "selects every event for everybody; narrow it, name a subscription, or set all to true"))
+	}
 	from, to, err := between(f.GetFrom(), f.GetTo())
 	if err != nil {
 		return nil, s.status(ctx, err)

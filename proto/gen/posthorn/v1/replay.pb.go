@@ -189,7 +189,9 @@ type StartReplayRequest struct {
 	// Deliveries that are queued a second; 0 is no limit.
 	RatePerSecond float64 `protobuf:"fixed64,4,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
 	// Only count.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Every event to everybody: without this, something must be selected.
+	All           bool `protobuf:"varint,6,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +257,13 @@ func (x *StartReplayRequest) GetRatePerSecond() float64 {
 func (x *StartReplayRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *StartReplayRequest) GetAll() bool {
+	if x != nil {
+		return x.All
 	}
 	return false
 }
@@ -774,13 +783,14 @@ const file_posthorn_v1_replay_proto_rawDesc = "" +
 	"\x05types\x18\x04 \x03(\tR\x05types\x12\x16\n" +
 	"\x06source\x18\x05 \x01(\tR\x06source\x12\x18\n" +
 	"\acontext\x18\x06 \x01(\tR\acontext\x12\x16\n" +
-	"\x06tenant\x18\a \x01(\tR\x06tenant\"\xc2\x01\n" +
+	"\x06tenant\x18\a \x01(\tR\x06tenant\"\xd4\x01\n" +
 	"\x12StartReplayRequest\x121\n" +
 	"\x06filter\x18\x01 \x01(\v2\x19.posthorn.v1.ReplayFilterR\x06filter\x12\"\n" +
 	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\x12&\n" +
 	"\x0frate_per_second\x18\x04 \x01(\x01R\rratePerSecond\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"x\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x10\n" +
+	"\x03all\x18\x06 \x01(\bR\x03all\"x\n" +
 	"\x13StartReplayResponse\x12+\n" +
 	"\x06replay\x18\x01 \x01(\v2\x13.posthorn.v1.ReplayR\x06replay\x124\n" +
 	"\apreview\x18\x02 \x01(\v2\x1a.posthorn.v1.ReplayPreviewR\apreview\"~\n" +
