@@ -27,6 +27,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
+	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/wire"
@@ -61,7 +62,7 @@ func newRig(t testing.TB) *rig {
 		broker: &fakeBroker{}, world: &fakeWorld{}, schemas: &fakeRegistry{},
 		commit: func(context.Context) error { return nil },
 	}
-	for _, name := range []string{topology.BucketConfig, topology.BucketSecrets, topology.BucketIdentity} {
+	for _, name := range []string{topology.BucketConfig, topology.BucketSecrets, topology.BucketIdentity, topology.BucketJobs} {
 		kv, err := r.js.KeyValue(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -82,6 +83,7 @@ func newRig(t testing.TB) *rig {
 		Config: r.kv[topology.BucketConfig], Secrets: r.kv[topology.BucketSecrets],
 		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who, Asker: r.asker,
 		Broker: r.broker, Events: r.world, Tracer: r.world, Replayer: r.world,
+		Replays:    replays{replay.NewJobs(r.kv[topology.BucketJobs]), r.world},
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
 	}, slog.New(slog.NewTextHandler(&r.log, nil)), api.Config{})
