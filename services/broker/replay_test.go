@@ -452,3 +452,59 @@ func TestTwoReplaysAtOnceAreTwoRounds(t *testing.T) {
 		t.Errorf("%d different deliveries are queued, want %d", len(count), 2*len(ids))
 	}
 }
+
+// The lease is an hour: it is handed on, not waited for.
+func TestAWorkerThatStopsHandsItsReplaysOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(60, "order.paid")
+	r.catalog.subscribe(t, `{"name":"all","types":["#"],`+anywhere+`}`)
+	cfg := broker.ReplayConfig{Lease: time.Hour}
+	first := r.replays(cfg)
+	stop := r.working(first)
+	job := r.start(first, replay.Job{Rate: 20})
+	eventually(t, "some are queued", func() bool { return r.stored(topology.StreamDeliveries) >= 5 })
+	stop()
+	left, err := first.Get(t.Context(), job.ID)
+	if err != nil || left.State != replay.Running || left.Owner != "" || left.Queued != r.stored(topology.StreamDeliveries) {
+		t.Fatalf("left as %+v, %v; want it with nobody, and %d queued", left, err, r.stored(topology.StreamDeliveries))
+	}
+	second := r.replays(cfg)
+	r.working(second)
+	got := r.becomes(second, job.ID, replay.Done)
+	if n := r.stored(topology.StreamDeliveries); got.Queued != 60 || n != 60 {
+		t.Errorf("%d are counted and %d queued, want 60", got.Queued, n)
+	}
+}
+
+func TestAReplayWithoutItsSubscriptionFails(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(3, "order.paid")
+	r.catalog.subscribe(t, `{"name":"all","types":["#"],`+anywhere+`}`)
+	kv, err := r.js.KeyValue(t.Context(), topology.BucketJobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := r.replays(broker.ReplayConfig{Lease: 200 * time.Millisecond})
+	job := r.start(w, replay.Job{Subscription: "all"})
+	// A young one waits, since this process may not have heard of the subscription yet.
+	young := r.start(w, replay.Job{Subscription: "all"})
+	job.CreatedAt = job.CreatedAt.Add(-time.Hour)
+	if err := replay.NewJobs(kv).Save(t.Context(), &job); err != nil {
+		t.Fatal(err)
+	}
+	r.catalog.index.Delete("all")
+	r.working(w)
+	if got := r.becomes(w, job.ID, replay.Failed); !strings.Contains(got.Error, "all is deleted or disabled") || got.FinishedAt.IsZero() {
+		t.Errorf("failed as %+v, want the reason", got)
+	}
+	eventually(t, "the young one says what it waits for", func() bool {
+		got, err := w.Get(t.Context(), young.ID)
+		return err == nil && got.State == replay.Running && strings.HasPrefix(got.Error, "waits: subscription all")
+	})
+	r.catalog.subscribe(t, `{"name":"all","types":["#"],`+anywhere+`}`)
+	if got := r.becomes(w, young.ID, replay.Done); got.Queued != 3 || got.Error != "" {
+		t.Errorf("done as %+v, want 3 queued and no error", got)
+	}
+}
