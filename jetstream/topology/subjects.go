@@ -31,6 +31,7 @@ const (
 	BucketLanes    = "lanes"
 	// BucketForeign has schemas of other platforms.
 	BucketForeign = "foreign"
+	BucketJobs    = "jobs"
 
 	ObjectsPayloads = "payloads"
 )
@@ -96,6 +97,14 @@ func ObjectSubject(store, name string) string {
 
 // EventFilter returns the filter on EVENTS for one type, in any direction and context.
 func EventFilter(typeTokens string) string { return "events.*.*." + typeTokens }
+
+// EventsOf returns the filter on EVENTS for all events of a context, or of all with "".
+func EventsOf(context string) string {
+	if context == "" {
+		return LiveEvents
+	}
+	return "events.*." + context + ".>"
+}
 
 // DeliverySubject returns the subject on DELIVERIES in the shared lane of a policy.
 func DeliverySubject(policy string, p event.Priority, subscription string) string {

@@ -120,6 +120,7 @@ func Assets(c Config) []Asset {
 		foreign(),
 		dedup(c),
 		kv(BucketLanes, "Subscriptions that have a lane of their own, and why: key is the subscription.", "pkg/queue", "dispatcher, router", 1, 64<<20),
+		kv(BucketJobs, "Replays of stored events, with how far they are: key is replay.<id>.", "pkg/replay", "broker, api", 1, 64<<20),
 	}
 	for i := range assets {
 		s := &assets[i].Stream

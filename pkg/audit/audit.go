@@ -22,6 +22,8 @@ const (
 	Updated = "updated"
 	Deleted = "deleted"
 	Rotated = "rotated"
+	// Of a job, which ends by itself otherwise.
+	Cancelled = "cancelled"
 )
 
 // A Change is one edit of one resource.

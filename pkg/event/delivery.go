@@ -9,7 +9,8 @@ import (
 type Delivery struct {
 	Event        string // ID
 	Subscription string // name
-	// Round is 1 when the event is routed, and one more for every retry by hand.
+	// Round is 1 when the event is routed, and one more for every retry by hand. The
+	// multiples of 1000 are those of replay jobs.
 	Round int
 	// Policy is the policy by which it was queued; empty in an own lane, where the
 	// subscription's of now counts.

@@ -72,6 +72,11 @@ var Methods = map[string]Requirement{
 	"/posthorn.v1.DeadLetterService/DeleteDeadLetter":  "deliveries:write",
 	"/posthorn.v1.DeadLetterService/DeleteDeadLetters": "deliveries:write",
 
+	"/posthorn.v1.Replays/StartReplay":  "deliveries:write",
+	"/posthorn.v1.Replays/ListReplays":  "deliveries:read",
+	"/posthorn.v1.Replays/GetReplay":    "deliveries:read",
+	"/posthorn.v1.Replays/CancelReplay": "deliveries:write",
+
 	"/posthorn.v1.AccountService/WhoAmI":           Any,
 	"/posthorn.v1.AccountService/SignIn":           Public,
 	"/posthorn.v1.AccountService/GetSigningKeys":   Public,

@@ -43,7 +43,7 @@ func TestEveryMethodOfTheProtosHasARowAndEveryRowAMethod(t *testing.T) {
 			t.Errorf("%s wants %q, which is no role", m, r)
 		}
 		name := m[strings.LastIndex(m, "/")+1:]
-		for _, verb := range []string{"Create", "Put", "Delete", "Publish", "Retry", "Replay", "Revert", "Store"} {
+		for _, verb := range []string{"Create", "Put", "Delete", "Publish", "Retry", "Replay", "Start", "Cancel", "Revert", "Store"} {
 			if strings.HasPrefix(name, verb) && !strings.HasSuffix(string(r), ":write") {
 				t.Errorf("%s changes something and wants %q", m, r)
 			}

@@ -25,7 +25,7 @@ func openAPI(version string) ([]byte, routes, error) {
 	}
 	doc["info"] = object{
 		"title": "Posthorn Master API", "version": version,
-		"description": "Events, sources, subscriptions, policies, authorizations, backoffs, settings, schemas and dead letters. Errors are application/problem+json (RFC 9457).",
+		"description": "Events, sources, subscriptions, policies, authorizations, backoffs, settings, schemas, dead letters and replays. Errors are application/problem+json (RFC 9457).",
 	}
 	doc["securityDefinitions"] = object{"bearer": object{
 		"type": "apiKey", "in": "header", "name": "Authorization", "description": "Bearer <API key>",

@@ -32,6 +32,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/recording"
+	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/subscription"
@@ -68,7 +69,7 @@ func newRig(t testing.TB) *rig {
 		broker: &fakeBroker{}, world: &fakeWorld{}, schemas: &fakeRegistry{},
 		commit: func(context.Context) error { return nil },
 	}
-	for _, name := range []string{topology.BucketConfig, topology.BucketSecrets, topology.BucketIdentity} {
+	for _, name := range []string{topology.BucketConfig, topology.BucketSecrets, topology.BucketIdentity, topology.BucketJobs} {
 		kv, err := r.js.KeyValue(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -90,6 +91,7 @@ func newRig(t testing.TB) *rig {
 		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who, Asker: r.asker,
 		Requests: recording.NewReader(r.js),
 		Broker:   r.broker, Tester: tester{newWebhooks(t)}, Events: r.world, Tracer: r.world, Replayer: r.world,
+		Replays:    replays{replay.NewJobs(r.kv[topology.BucketJobs]), r.world},
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
 		Disabled: func(_ context.Context, s *posthornv1.Subscription, at time.Time) {

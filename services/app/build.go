@@ -26,6 +26,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/recording"
+	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/schema"
 	"github.com/posthornhq/posthorn/pkg/seal"
 	"github.com/posthornhq/posthorn/pkg/settings"
@@ -138,6 +139,7 @@ func (a *App) build(ctx context.Context) error {
 		Catalog: cat, Lanes: lanes, Log: a.log, Metrics: brokerMetrics, Spans: spans,
 	}, broker.Config{Window: cfg.Dedup.Window})
 	brokerServer := broker.NewServer(local, a.status)
+	replays := broker.NewReplays(local, state.publisher.JetStream(), replay.NewJobs(buckets.jobs), broker.ReplayConfig{})
 	var accept gateway.Acceptor = local
 	var publish api.Broker = localBroker{brokerServer}
 	herald := alerts.New(local)
@@ -146,6 +148,7 @@ func (a *App) build(ctx context.Context) error {
 			return err
 		}
 		a.add("alerts", func(ctx context.Context) error { return local.RunAlerts(ctx, js, herald, broker.AlertsConfig{}) }, nil)
+		a.add("replays", replays.Run, nil)
 		if err := a.serveGRPC(ctx, "broker", cfg.Broker, who, false, brokerServer.Register); err != nil {
 			return err
 		}
@@ -168,7 +171,7 @@ func (a *App) build(ctx context.Context) error {
 	master, err := api.New(api.Deps{
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
 		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Requests: recording.NewReader(js), Commit: a.wait, Broker: publish, Tester: destinations,
-		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local,
+		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local, Replays: replayViews{replays},
 		Disabled: a.tellDisabled(herald), Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
 	}, a.log, api.Config{})
 	if err != nil {
@@ -392,14 +395,14 @@ func (a *App) guardedClient() *http.Client {
 	}}
 }
 
-type buckets struct{ config, secrets, schemas, identity, foreign, lanes jetstream.KeyValue }
+type buckets struct{ config, secrets, schemas, identity, foreign, lanes, jobs jetstream.KeyValue }
 
 func openBuckets(ctx context.Context, js jetstream.JetStream) (*buckets, error) {
 	var b buckets
 	for name, kv := range map[string]*jetstream.KeyValue{
 		topology.BucketConfig: &b.config, topology.BucketSecrets: &b.secrets,
 		topology.BucketSchemas: &b.schemas, topology.BucketIdentity: &b.identity,
-		topology.BucketForeign: &b.foreign, topology.BucketLanes: &b.lanes,
+		topology.BucketForeign: &b.foreign, topology.BucketLanes: &b.lanes, topology.BucketJobs: &b.jobs,
 	} {
 		var err error
 		if *kv, err = js.KeyValue(ctx, name); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/ledger"
+	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/trace"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -94,6 +95,13 @@ func (v deadLetterViews) Retry(ctx context.Context, ids []string) ([]api.Retried
 
 func (v deadLetterViews) Remove(ctx context.Context, id string) (bool, error) {
 	return v.letters.Remove(ctx, id)
+}
+
+type replayViews struct{ *broker.Replays }
+
+func (v replayViews) Preview(ctx context.Context, j *replay.Job) (api.ReplayPreview, error) {
+	p, err := v.Replays.Preview(ctx, j)
+	return api.ReplayPreview(p), err
 }
 
 // localBroker is the broker of this process, as the Master API calls it.

@@ -8,6 +8,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/subscription"
 )
 
@@ -41,13 +42,15 @@ func (b *Broker) retry(ctx context.Context, letters *deadletter.Letters, id stri
 		r.Err = errs.New(errs.Conflict, "subscription %s is deleted or disabled; put it back, then retry", letter.Subscription)
 		return r
 	}
+	if r.Round, r.Err = replay.NextRound(letter.Round); r.Err != nil {
+		return r
+	}
 	// Written anew, so that retention takes the event for young.
 	ev, revision, err := b.Store.Touch(ctx, letter.Event)
 	if err != nil {
 		r.Err = err
 		return r
 	}
-	r.Round = letter.Round + 1
 	if r.Err = b.requeue(ctx, ev, sub, revision, r.Round); r.Err != nil {
 		return r
 	}
@@ -105,7 +108,11 @@ func (b *Broker) Replay(ctx context.Context, id string) (int, error) {
 			}
 		}
 		// Round 1 may be queued and untried, so a replay is 2 at least.
-		if err := b.requeue(ctx, ev, s, revision, max(rounds[s.Name], 1)+1); err != nil {
+		round, err := replay.NextRound(max(rounds[s.Name], 1))
+		if err != nil {
+			return n, err
+		}
+		if err := b.requeue(ctx, ev, s, revision, round); err != nil {
 			return n, err
 		}
 		n++

@@ -49,7 +49,13 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, js: jstest.WithTopology(t, topology.Config{}), catalog: &catalog{index: subscription.NewIndex(), sources: map[string]*source.Source{}}}
+	return newRigOn(t, jstest.WithTopology(t, topology.Config{}))
+}
+
+// newRigOn is newRig on a server that has all assets.
+func newRigOn(t *testing.T, js jetstream.JetStream) *rig {
+	t.Helper()
+	r := &rig{t: t, js: js, catalog: &catalog{index: subscription.NewIndex(), sources: map[string]*source.Source{}}}
 	nc, log := r.js.Conn(), slog.New(slog.DiscardHandler)
 	var err error
 	if r.store, err = store.New(nc, (*commit.Barrier)(nil), log, nil, store.Config{MaxBytes: 1 << 20}); err != nil {

@@ -24,6 +24,7 @@ type fake struct {
 	keys    map[string]string // idempotency key to event ID
 	events  []map[string]json.RawMessage
 	schemas map[string][]json.RawMessage
+	replays []*posthornv1.Replay
 }
 
 func newFake(key string) *fake {
@@ -46,6 +47,10 @@ func newFake(key string) *fake {
 	mux.HandleFunc("GET /api/v1/schemas/{type...}", f.getSchema)
 	mux.HandleFunc("GET /api/v1/schemas", f.listSchemas)
 	mux.HandleFunc("POST /api/v1/schemas:validate", f.validate)
+	mux.HandleFunc("POST /api/v1/replays", f.startReplay)
+	mux.HandleFunc("GET /api/v1/replays", f.listReplays)
+	mux.HandleFunc("GET /api/v1/replays/{id}", f.getReplay)
+	mux.HandleFunc("POST /api/v1/replays/{id}", f.cancelReplay)
 	f.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -430,4 +435,84 @@ func (f *fake) validate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, 200, map[string]any{"valid": true, "version": len(f.schemas[req.Type])})
+}
+
+// startReplay starts a job over ten events, which gets on by three each time that
+// somebody looks at it. One to subscription "gone" fails.
+func (f *fake) startReplay(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	req := new(posthornv1.StartReplayRequest)
+	if err := protojson.Unmarshal(body, req); err != nil {
+		refuse(w, 400, "%v", err)
+		return
+	}
+	if proto.Size(req.GetFilter()) == 0 && req.GetSubscription() == "" && !req.GetAll() {
+		refuse(w, 400, "filter: selects every event for everybody")
+		return
+	}
+	if req.GetDryRun() {
+		answerProto(w, &posthornv1.StartReplayResponse{Preview: &posthornv1.ReplayPreview{Events: 10, Deliveries: 20, Examples: []string{"ev_1", "ev_2"}}})
+		return
+	}
+	n := len(f.replays) + 1
+	job := &posthornv1.Replay{
+		Id: fmt.Sprintf("replay_%d", n), State: posthornv1.Replay_PENDING, Filter: req.GetFilter(), Subscription: req.GetSubscription(),
+		Force: req.GetForce(), RatePerSecond: req.GetRatePerSecond(), Round: int32(1000 * n), CreatedBy: "admin",
+	}
+	f.replays = append(f.replays, job)
+	answerProto(w, &posthornv1.StartReplayResponse{Replay: job})
+}
+
+func (f *fake) replay(id string) *posthornv1.Replay {
+	for _, job := range f.replays {
+		if job.GetId() == id {
+			return job
+		}
+	}
+	return nil
+}
+
+func (f *fake) getReplay(w http.ResponseWriter, r *http.Request) {
+	job := f.replay(r.PathValue("id"))
+	if job == nil {
+		refuse(w, 404, "there is no replay %s", r.PathValue("id"))
+		return
+	}
+	if job.GetState() == posthornv1.Replay_PENDING || job.GetState() == posthornv1.Replay_RUNNING {
+		job.State, job.Total = posthornv1.Replay_RUNNING, new(uint32(10))
+		job.Seen = min(10, job.GetSeen()+3)
+		job.Queued = 2 * job.GetSeen()
+		switch {
+		case job.GetSubscription() == "gone":
+			job.State, job.Error = posthornv1.Replay_FAILED, "subscription gone is deleted or disabled"
+		case job.GetSeen() == 10:
+			job.State = posthornv1.Replay_DONE
+		}
+	}
+	answerProto(w, job)
+}
+
+func (f *fake) listReplays(w http.ResponseWriter, r *http.Request) {
+	var items []any
+	for _, job := range slices.Backward(f.replays) {
+		if state := r.FormValue("state"); state == "" || state == job.GetState().String() {
+			raw, _ := protojson.Marshal(job)
+			items = append(items, json.RawMessage(raw))
+		}
+	}
+	answerPage(w, r, items, 2)
+}
+
+func (f *fake) cancelReplay(w http.ResponseWriter, r *http.Request) {
+	id, _ := strings.CutSuffix(r.PathValue("id"), ":cancel")
+	job := f.replay(id)
+	switch {
+	case job == nil:
+		refuse(w, 404, "there is no replay %s", id)
+	case job.GetState() == posthornv1.Replay_DONE:
+		refuse(w, 409, "replay %s is over: it is DONE", id)
+	default:
+		job.State = posthornv1.Replay_CANCELLED
+		answerProto(w, job)
+	}
 }

@@ -275,6 +275,18 @@ func (p progress) add(bytes int) {
 	}
 }
 
+func (p progress) set(n int64) {
+	if p.bar != nil {
+		_ = p.bar.Set64(n)
+	}
+}
+
+func (p progress) most(n int64) {
+	if p.bar != nil {
+		p.bar.ChangeMax64(n)
+	}
+}
+
 func (p progress) clear() {
 	if p.bar != nil {
 		_ = p.bar.Clear()

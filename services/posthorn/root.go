@@ -92,6 +92,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newPublish(a),
 		newEvent(a),
 		newDeadLetter(a),
+		newReplay(a),
 		newUser(a),
 		newKey(a),
 		newSignIn(a),
