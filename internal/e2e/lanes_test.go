@@ -127,7 +127,7 @@ func TestLanesOutliveABrokerAndADispatcher(t *testing.T) {
 	// The first time that each was there; what was refused comes again before the next.
 	var order []string
 	for _, rec := range ordered.all() {
-		if key := strings.SplitN(rec.id, ".", 2)[0]; !slices.Contains(order, key) {
+		if key, _, _ := strings.Cut(rec.id, "."); !slices.Contains(order, key) {
 			order = append(order, key)
 		}
 	}

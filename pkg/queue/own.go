@@ -139,10 +139,9 @@ func (o *OwnLanes) Run(ctx context.Context) error {
 		}, func(key string, err error) {
 			o.log.Error("the state of a lane cannot be read; the one before stays", "subscription", key, "err", err)
 		})
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			o.log.Warn("the watch on lanes ended and is begun again", "err", err)
 		}
-		o.log.Warn("the watch on lanes ended and is begun again", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
