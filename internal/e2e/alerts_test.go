@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,6 +36,14 @@ func TestAnEndpointThatFailsIsTold(t *testing.T) {
 		return n, body
 	}
 	p.until("it is told that it fails", 30*time.Second, func() bool { n, _ := told("posthorn.subscription.failing"); return n == 1 })
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), bin, "lane", "list", "--server", p.http, "--key", p.key).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "shaky") || !strings.Contains(string(out), "failing") || !strings.Contains(string(out), "503") {
+		t.Errorf("lane list: %v\n%s", err, out)
+	}
 	down.Store(false)
 	p.until("it is told that it is back", 30*time.Second, func() bool { n, _ := told("posthorn.subscription.recovered"); return n == 1 })
 	if n, body := told("posthorn.subscription.failing"); n != 1 || !strings.Contains(body, `"status":503`) || !strings.Contains(body, `"reason":"503"`) {

@@ -120,6 +120,9 @@ func OwnDeliverySubject(subscription string, part int) string {
 	return ownPrefix + subscription + "." + strconv.Itoa(part)
 }
 
+// OwnDeliveries is the filter on DELIVERIES for all own lanes.
+const OwnDeliveries = ownPrefix + ">"
+
 const (
 	sharedPrefix = "deliveries.shared."
 	ownPrefix    = "deliveries.lane."

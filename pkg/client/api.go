@@ -96,6 +96,13 @@ func (c *Client) ListChanges(ctx context.Context, req *posthornv1.ListChangesReq
 	return list(ctx, c, "/api/v1/audit", req, func() *posthornv1.Change { return new(posthornv1.Change) })
 }
 
+// ListLanes returns the lanes of subscriptions that have one of their own.
+func (c *Client) ListLanes(ctx context.Context) ([]*posthornv1.Lane, error) {
+	out := new(posthornv1.ListLanesResponse)
+	err := c.into(ctx, call{method: http.MethodGet, path: "/api/v1/lanes", repeat: always}, out)
+	return out.GetItems(), err
+}
+
 // ListPolicyVersions returns what a policy was, newest first.
 func (c *Client) ListPolicyVersions(ctx context.Context, name string) ([]*posthornv1.Policy, error) {
 	out := new(posthornv1.ListPolicyVersionsResponse)

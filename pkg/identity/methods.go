@@ -72,6 +72,8 @@ var Methods = map[string]Requirement{
 	"/posthorn.v1.DeadLetterService/DeleteDeadLetter":  "deliveries:write",
 	"/posthorn.v1.DeadLetterService/DeleteDeadLetters": "deliveries:write",
 
+	"/posthorn.v1.Lanes/ListLanes": "deliveries:read",
+
 	"/posthorn.v1.Replays/StartReplay":  "deliveries:write",
 	"/posthorn.v1.Replays/ListReplays":  "deliveries:read",
 	"/posthorn.v1.Replays/GetReplay":    "deliveries:read",

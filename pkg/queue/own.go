@@ -231,6 +231,19 @@ func (o *OwnLanes) All() map[string]OwnState {
 	return all
 }
 
+// List reads the states of all own lanes.
+func (o *OwnLanes) List(ctx context.Context) (map[string]OwnState, error) {
+	entries, err := o.states.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("queue: list own lanes: %w", err)
+	}
+	all := make(map[string]OwnState, len(entries))
+	for _, e := range entries {
+		all[e.Key] = e.Value
+	}
+	return all, nil
+}
+
 // editTries bounds how often an edit is begun anew because somebody else was first.
 const editTries = 20
 

@@ -213,6 +213,25 @@ func (q *Queue) RemoveLane(ctx context.Context, l Lane) (bool, error) {
 	return true, nil
 }
 
+// Queued counts the deliveries in each subscription's own lane.
+func (q *Queue) Queued(ctx context.Context) (map[string]uint64, error) {
+	s, err := q.js.Stream(ctx, topology.StreamDeliveries)
+	if err != nil {
+		return nil, fmt.Errorf("queue: count own lanes: %w", err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(topology.OwnDeliveries))
+	if err != nil {
+		return nil, fmt.Errorf("queue: count own lanes: %w", err)
+	}
+	out := map[string]uint64{}
+	for subj, n := range info.State.Subjects {
+		if d, ok := topology.ParseDeliverySubject(subj); ok {
+			out[d.Subscription] += n
+		}
+	}
+	return out, nil
+}
+
 // Used lists the lanes that deliveries are in, whether they have a consumer or not.
 func (q *Queue) Used(ctx context.Context) (map[Lane]bool, error) {
 	s, err := q.js.Stream(ctx, topology.StreamDeliveries)

@@ -75,6 +75,7 @@ type Deps struct {
 	Tracer      Tracer
 	Replayer    Replayer
 	Replays     Replays
+	Lanes       Lanes
 	Rejections  Rejections
 	DeadLetters DeadLetters
 }
@@ -110,7 +111,7 @@ func New(deps Deps, log *slog.Logger, cfg Config) (*API, error) {
 		{"Config", deps.Config == nil}, {"Secrets", deps.Secrets == nil}, {"Sealer", deps.Sealer == nil},
 		{"Mirror", deps.Mirror == nil}, {"Audit", deps.Audit == nil}, {"Changes", deps.Changes == nil}, {"Identities", deps.Identities == nil}, {"Asker", deps.Asker == nil}, {"Requests", deps.Requests == nil}, {"Broker", deps.Broker == nil}, {"Tester", deps.Tester == nil},
 		{"Events", deps.Events == nil}, {"Tracer", deps.Tracer == nil}, {"Replayer", deps.Replayer == nil},
-		{"Replays", deps.Replays == nil},
+		{"Replays", deps.Replays == nil}, {"Lanes", deps.Lanes == nil},
 		{"Rejections", deps.Rejections == nil}, {"DeadLetters", deps.DeadLetters == nil},
 	} {
 		if d.missing {
@@ -144,6 +145,7 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	posthornv1.RegisterEventServiceServer(s, eventServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterDeadLetterServiceServer(s, deadLetterServer{edge: e, deps: &a.deps})
 	posthornv1.RegisterReplaysServer(s, replayServer{edge: e, deps: &a.deps})
+	posthornv1.RegisterLanesServer(s, laneServer{edge: e, lanes: a.deps.Lanes})
 	posthornv1.RegisterAuditServiceServer(s, auditServer{edge: e, changes: a.deps.Changes})
 	who := accounts{edge: e, dir: a.deps.Identities, api: a}
 	posthornv1.RegisterAccountServiceServer(s, accountServer{accounts: who})

@@ -129,6 +129,7 @@ func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeM
 		posthornv1.RegisterEventServiceHandlerClient(ctx, mux, posthornv1.NewEventServiceClient(conn)),
 		posthornv1.RegisterDeadLetterServiceHandlerClient(ctx, mux, posthornv1.NewDeadLetterServiceClient(conn)),
 		posthornv1.RegisterReplaysHandlerClient(ctx, mux, posthornv1.NewReplaysClient(conn)),
+		posthornv1.RegisterLanesHandlerClient(ctx, mux, posthornv1.NewLanesClient(conn)),
 		posthornv1.RegisterAuditServiceHandlerClient(ctx, mux, posthornv1.NewAuditServiceClient(conn)),
 		posthornv1.RegisterAccountServiceHandlerClient(ctx, mux, posthornv1.NewAccountServiceClient(conn)),
 		posthornv1.RegisterUserServiceHandlerClient(ctx, mux, posthornv1.NewUserServiceClient(conn)),

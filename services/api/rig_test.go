@@ -31,6 +31,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/identity"
 	"github.com/posthornhq/posthorn/pkg/interceptor"
 	"github.com/posthornhq/posthorn/pkg/netguard"
+	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/recording"
 	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/seal"
@@ -91,6 +92,7 @@ func newRig(t testing.TB) *rig {
 		Sealer: sealer, Mirror: r.catalog, Audit: audit.New(pub), Changes: changes{r.js}, Identities: r.who, Asker: r.asker,
 		Requests: recording.NewReader(r.js),
 		Broker:   r.broker, Tester: tester{newWebhooks(t)}, Events: r.world, Tracer: r.world, Replayer: r.world,
+		Lanes:      lanes{},
 		Replays:    replays{replay.NewJobs(r.kv[topology.BucketJobs]), r.world},
 		Rejections: rejections{r.world}, DeadLetters: deadLetters{r.world},
 		Commit: func(ctx context.Context) error { return r.commit(ctx) },
@@ -356,6 +358,15 @@ type rejections struct{ w *fakeWorld }
 func (r rejections) List(_ context.Context, q api.RejectionQuery) ([]event.Rejection, string, error) {
 	r.w.asked = q
 	return r.w.rejections, "", nil
+}
+
+type lanes struct{}
+
+func (lanes) List(context.Context) ([]api.LaneState, error) {
+	return []api.LaneState{
+		{Subscription: "b", Queued: 3, OwnState: queue.OwnState{Reasons: []queue.Reason{queue.Slow, queue.Failing}, Until: time.Unix(2, 0), Error: "refused", Failures: 5, Probes: 2}},
+		{Subscription: "a", OwnState: queue.OwnState{Closing: true, Since: time.Unix(1, 0)}},
+	}, nil
 }
 
 type changes struct{ js jetstream.JetStream }

@@ -7,9 +7,11 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/posthornhq/posthorn/pkg/audit"
+	"github.com/posthornhq/posthorn/pkg/catalog"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/ledger"
+	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/replay"
 	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/trace"
@@ -95,6 +97,39 @@ func (v deadLetterViews) Retry(ctx context.Context, ids []string) ([]api.Retried
 
 func (v deadLetterViews) Remove(ctx context.Context, id string) (bool, error) {
 	return v.letters.Remove(ctx, id)
+}
+
+type laneViews struct {
+	lanes   *queue.OwnLanes
+	queue   *queue.Queue
+	catalog *catalog.Catalog
+}
+
+// List adds to what attempts taught what the subscriptions ask for.
+func (v laneViews) List(ctx context.Context) ([]api.LaneState, error) {
+	states, err := v.lanes.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	queued, err := v.queue.Queued(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.LaneState, 0, len(states))
+	for name, s := range states {
+		l := api.LaneState{Subscription: name, OwnState: s, Queued: queued[name]}
+		if sub, ok := v.catalog.Subscription(name); ok {
+			for reason, asked := range map[queue.Reason]bool{
+				queue.Ordered: sub.Ordered, queue.Paused: sub.Paused, queue.Limited: sub.Rate > 0, queue.Pulled: sub.Pulled,
+			} {
+				if asked {
+					l.Reasons = append(l.Reasons, reason)
+				}
+			}
+		}
+		out = append(out, l)
+	}
+	return out, nil
 }
 
 type replayViews struct{ *broker.Replays }

@@ -93,6 +93,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newEvent(a),
 		newDeadLetter(a),
 		newReplay(a),
+		newLane(a),
 		newUser(a),
 		newKey(a),
 		newSignIn(a),
