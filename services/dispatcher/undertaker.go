@@ -32,6 +32,9 @@ const ourRetry = 5 * time.Second
 // them out no more.
 func (d *Dispatcher) Bury(ctx context.Context, js jetstream.JetStream) error {
 	consumer, err := js.CreateOrUpdateConsumer(ctx, topology.StreamAdvisories, topology.Advisories())
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("dispatcher: consume advisories: %w", err)
 	}
