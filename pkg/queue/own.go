@@ -119,7 +119,7 @@ func (o *OwnLanes) Ready() <-chan struct{} { return o.ready }
 
 // Run mirrors until ctx is done, and returns nil.
 func (o *OwnLanes) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		stale := map[string]bool{}
 		for name := range o.All() {
 			stale[name] = true
@@ -137,16 +137,15 @@ func (o *OwnLanes) Run(ctx context.Context) error {
 		}, func(key string, err error) {
 			o.log.Error("the state of a lane cannot be read; the one before stays", "subscription", key, "err", err)
 		})
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			o.log.Warn("the watch on lanes ended and is begun again", "err", err)
 		}
-		o.log.Warn("the watch on lanes ended and is begun again", "err", err)
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(laneRetry):
 		}
 	}
+	return nil
 }
 
 // see takes a change in. The watch tells this process late what it did itself, and
