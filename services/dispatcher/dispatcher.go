@@ -120,6 +120,18 @@ func New(d Deps, cfg Config) (*Dispatcher, error) {
 
 // CatalogChanged says that policies or subscriptions changed. It does not block.
 func (d *Dispatcher) CatalogChanged() {
+	d.lanesChanged()
+	// Own lanes that run do not wait for this: a pause is to be one at once, and it
+	// takes a while with many policies.
+	d.own.mu.Lock()
+	defer d.own.mu.Unlock()
+	for _, l := range d.own.m {
+		d.poke(l)
+	}
+}
+
+// lanesChanged has the lanes brought up to date.
+func (d *Dispatcher) lanesChanged() {
 	select {
 	case d.changed <- struct{}{}:
 	default:

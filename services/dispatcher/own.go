@@ -84,7 +84,7 @@ func (d *Dispatcher) laneChanged(name string) {
 	l := d.own.m[name]
 	d.own.mu.Unlock()
 	if _, there := d.Lanes.Get(name); l == nil || !there {
-		d.CatalogChanged() // it is begun, or ended
+		d.lanesChanged() // it is begun, or ended
 		return
 	}
 	d.poke(l)
@@ -237,7 +237,7 @@ func (d *Dispatcher) sweep(ctx context.Context) error {
 				if err := d.Queue.EnsureLane(ctx, shared(lane, d.Catalog.Policy(lane.Policy))); err != nil {
 					return err
 				}
-				d.CatalogChanged() // a lane that has a consumer is run
+				d.lanesChanged() // a lane that has a consumer is run
 			}
 			continue
 		}
