@@ -121,7 +121,7 @@ func (o *OwnLanes) Ready() <-chan struct{} { return o.ready }
 
 // Run mirrors until ctx is done, and returns nil.
 func (o *OwnLanes) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		stale := map[string]bool{}
 		for name := range o.All() {
 			stale[name] = true
@@ -144,10 +144,10 @@ func (o *OwnLanes) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(laneRetry):
 		}
 	}
+	return nil
 }
 
 // see takes a change in. The watch tells this process late what it did itself, and

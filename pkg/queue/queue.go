@@ -61,8 +61,8 @@ func subject(d *event.Delivery) string {
 
 // Move puts a leased delivery into its subscription's own lane, with the tries that
 // it has had, and ends the lease. The copy is there before the original goes; if
-// this dies in between, the original comes again and is moved again, and the claims
-// tell which of the copies is the one: that which names the claim's owner as From.
+// this dies in between, the original comes again, and is tried or moved again; the
+// claims tell which of the messages is the one.
 //
 // The try that the lease stands for was not made and is not counted.
 func (q *Queue) Move(ctx context.Context, l *Lease, part int) error {

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/alerts"
@@ -38,6 +39,13 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 	if s, ok := d.Lanes.Get(sub.Name); ok && !s.Closing && s.Has(why) && !until.After(s.Until) {
 		return
 	}
+	h := d.targets.healthOf(sub.Name)
+	if busy := map[queue.Reason]*atomic.Bool{queue.Slow: &h.slowing, queue.Failing: &h.breaking}[why]; busy != nil {
+		if !busy.CompareAndSwap(false, true) {
+			return
+		}
+		defer busy.Store(false)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
 	defer cancel()
 	var begun time.Time
@@ -61,7 +69,7 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 			s.Until = later(s.Until, time.Now().Add(d.probeWait(0))) // no sooner than it asked for
 		}
 		if a != nil {
-			s.Failures, s.Error = int(d.targets.healthOf(sub.Name).failures.Load()), cut(a.Error, 200)
+			s.Failures, s.Error = int(h.failures.Load()), cut(a.Error, 200)
 		}
 		return queue.Write
 	})
@@ -85,6 +93,13 @@ func (d *Dispatcher) isolate(running context.Context, sub *subscription.Subscrip
 
 // recovered says that an endpoint is there again.
 func (d *Dispatcher) recovered(running context.Context, sub *subscription.Subscription, probe bool) {
+	if !probe {
+		busy := &d.targets.healthOf(sub.Name).mending
+		if !busy.CompareAndSwap(false, true) {
+			return
+		}
+		defer busy.Store(false)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(running), moveWait)
 	defer cancel()
 	failed, begun := false, time.Time{}

@@ -129,6 +129,18 @@ func New(d Deps, cfg Config) (*Dispatcher, error) {
 
 // CatalogChanged says that policies or subscriptions changed. It does not block.
 func (d *Dispatcher) CatalogChanged() {
+	d.lanesChanged()
+	// Own lanes that run do not wait for this: a pause is to be one at once, and it
+	// takes a while with many policies.
+	d.own.mu.Lock()
+	defer d.own.mu.Unlock()
+	for _, l := range d.own.m {
+		d.poke(l)
+	}
+}
+
+// lanesChanged has the lanes brought up to date.
+func (d *Dispatcher) lanesChanged() {
 	select {
 	case d.changed <- struct{}{}:
 	default:
@@ -199,11 +211,8 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 	dl := lease.Delivery()
 	log := d.Log.With("event", dl.Event, "subscription", dl.Subscription, "round", dl.Round, "attempt", dl.Attempt)
 
-	var mine bool
-	if !hold(running, lease, p, log.With("for", "its claim"), func() (err error) {
-		mine, err = d.claim(ctx, dl, p)
-		return err
-	}) {
+	mine, going := d.claimed(running, lease, p, log)
+	if !going {
 		return
 	}
 	if !mine {
@@ -326,6 +335,43 @@ func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log *sl
 	}
 }
 
+// errOriginal says that a delivery was moved, and that the message which it was moved
+// from is still there. It may go at any moment, as the end of the move; or the move
+// was broken off, and that message is handed out again, perhaps right now.
+var errOriginal = errors.New("dispatcher: the message that the delivery was moved from is still there")
+
+const (
+	// originalWait is how long the end of a move may take, and originalLook how often
+	// to look.
+	originalWait = time.Second
+	originalLook = 20 * time.Millisecond
+)
+
+// claimed is claim, held while something of ours fails. It reports false for going
+// when the lease is not to be gone on with.
+func (d *Dispatcher) claimed(running context.Context, lease *queue.Lease, p *policy.Policy, log *slog.Logger) (mine, going bool) {
+	for end := time.Now().Add(originalWait); ; {
+		original := false
+		if !hold(running, lease, p, log.With("for", "its claim"), func() (err error) {
+			mine, err = d.claim(context.WithoutCancel(running), lease.Delivery(), p)
+			if original = errors.Is(err, errOriginal); original {
+				return nil
+			}
+			return err
+		}) {
+			return false, false
+		}
+		if !original {
+			return mine, true
+		}
+		if time.Now().After(end) || !pause(running, originalLook) {
+			// By then the original was handed out again, and done or moved.
+			d.retry(lease, p.AckWait(), log)
+			return false, false
+		}
+	}
+}
+
 // claim reports whether this message is the one to be delivered (see ADR 4).
 func (d *Dispatcher) claim(ctx context.Context, dl *event.Delivery, p *policy.Policy) (bool, error) {
 	key, owner := claimKey(dl), strconv.FormatUint(dl.Sequence, 10)
@@ -344,19 +390,16 @@ func (d *Dispatcher) claim(ctx context.Context, dl *event.Delivery, p *policy.Po
 		case claim.Mine(owner):
 			return true, nil
 		}
-		// Moved here from the message that the claim is for. That one, should it still
-		// be there, was or will be moved, and finds the claim taken.
-		if dl.From != 0 && claim.Owner == strconv.FormatUint(dl.From, 10) {
-			taken, err := d.Claims.Takeover(ctx, key, claim, owner, ttl)
-			if err != nil || taken {
-				return taken, err
-			}
-			continue
-		}
 		// Undone, and somebody else's. While that message is there, it is the one;
 		// a loss of power can keep a claim and lose the message that it names.
-		if alive, err := d.alive(ctx, claim.Owner, dl); err != nil || alive {
+		alive, err := d.alive(ctx, claim.Owner, dl)
+		switch {
+		case err != nil:
 			return false, err
+		case alive && claim.Owner == strconv.FormatUint(dl.From, 10):
+			return false, errOriginal
+		case alive:
+			return false, nil
 		}
 		taken, err := d.Claims.Takeover(ctx, key, claim, owner, ttl)
 		if err != nil || taken {

@@ -368,6 +368,9 @@ func (m *model) switchFollower() {
 		f.off, f.deleted = false, false
 		delete(f.doc, "disabled")
 		m.see(m.put("subscriptions", f.name, f.doc))
+		if f.doc["paused"] == true {
+			m.journal.paused(f.name) // anew: what was to be a dead letter may be at hand
+		}
 	case m.rng.IntN(2) == 0:
 		f.off, f.lastOff = true, time.Now()
 		m.edit(f, "disabled", true)

@@ -300,18 +300,20 @@ func TestATerminatedDeliveryIsOneDeadLetter(t *testing.T) {
 func TestAStopWaitsForAttempts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	// In an own lane, where an attempt keeps its slot however long it takes.
+	r.subscribe(`{"name":"s","policy":"fast","ratePerSecond":1000}`)
 	entered, leave := r.endpoint.held(t, nil)
 	p := r.parts()
 	stop := r.run(p)
 	const n = 8 // all slots
 	var evs []*event.Event
 	for range n {
-		evs = append(evs, r.send(p))
+		evs = append(evs, r.send(p, own("s")))
 	}
 	for range n {
 		<-entered
 	}
-	waiting := r.send(p) // without a slot
+	waiting := r.send(p, own("s")) // without a slot
 	stopped := make(chan struct{})
 	go func() {
 		stop()

@@ -84,7 +84,7 @@ func (d *Dispatcher) laneChanged(name string) {
 	l := d.own.m[name]
 	d.own.mu.Unlock()
 	if _, there := d.Lanes.Get(name); l == nil || !there {
-		d.CatalogChanged() // it is begun, or ended
+		d.lanesChanged() // it is begun, or ended
 		return
 	}
 	d.poke(l)
@@ -117,7 +117,7 @@ func (d *Dispatcher) mode(l *ownLane) mode {
 	}
 	m.maxDeliver, m.ackWait, m.schedule = p.MaxDeliver(), p.AckWait(), fmt.Sprint(p.Describe())
 	if !there || sub.Disabled {
-		m.parts |= l.parts
+		m.parts |= l.parts | l.mode.parts
 		return m // what is left becomes dead letters
 	}
 	m.parts = partsOf(sub)
@@ -243,7 +243,7 @@ func (d *Dispatcher) sweep(ctx context.Context) error {
 				if err := d.Queue.EnsureLane(ctx, shared(lane, d.Catalog.Policy(lane.Policy))); err != nil {
 					return err
 				}
-				d.CatalogChanged() // a lane that has a consumer is run
+				d.lanesChanged() // a lane that has a consumer is run
 			}
 			continue
 		}

@@ -15,7 +15,9 @@ type pacer struct {
 	name  string
 
 	mu   sync.Mutex
-	next []time.Time // reserved
+	next time.Time     // the first turn that is reserved
+	left int           // how many are,
+	each time.Duration // this far apart
 }
 
 // wait waits for a turn, and keeps the lease alive meanwhile. It reports false when
@@ -49,22 +51,21 @@ func (p *pacer) take(ctx context.Context, rate float64) (time.Time, error) {
 	defer p.mu.Unlock()
 	each := time.Duration(float64(time.Second) / rate)
 	// What nobody used in time is lost: saved up, it would be a burst.
-	for len(p.next) > 0 && time.Since(p.next[0]) > each {
-		p.next = p.next[1:]
+	if late := time.Since(p.next); p.left > 0 && late > p.each {
+		lost := min(int(late/p.each), p.left)
+		p.next, p.left = p.next.Add(time.Duration(lost)*p.each), p.left-lost
 	}
-	if len(p.next) == 0 {
+	if p.left == 0 {
 		// For a while ahead, lest each delivery costs a write.
 		n := max(1, int(rate*limitedAhead.Seconds()))
 		first, err := p.lanes.Reserve(ctx, p.name, n, each)
 		if err != nil {
 			return time.Time{}, err
 		}
-		for i := range n {
-			p.next = append(p.next, first.Add(time.Duration(i)*each))
-		}
+		p.next, p.left, p.each = first, n, each
 	}
-	at := p.next[0]
-	p.next = p.next[1:]
+	at := p.next
+	p.next, p.left = at.Add(p.each), p.left-1
 	return at, nil
 }
 

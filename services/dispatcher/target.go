@@ -29,6 +29,10 @@ type target struct {
 type health struct {
 	failures atomic.Int32 // one after another
 	long     atomic.Int32 // attempts in flight for longer than longAfter
+
+	// An edit of the lane is on its way that says the same as those that would follow:
+	// a whole lane of attempts can end in one moment.
+	slowing, breaking, mending atomic.Bool
 }
 
 func (t *targets) get(sub *subscription.Subscription) (*target, error) {

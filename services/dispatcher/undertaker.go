@@ -33,7 +33,12 @@ const ourRetry = 5 * time.Second
 func (d *Dispatcher) Bury(ctx context.Context, js jetstream.JetStream) error {
 	consumer, err := js.CreateOrUpdateConsumer(ctx, topology.StreamAdvisories, topology.Advisories())
 	if err != nil {
-		return fmt.Errorf("dispatcher: consume advisories: %w", err)
+		select {
+		case <-ctx.Done():
+			return nil // told to stop before it began
+		default:
+			return fmt.Errorf("dispatcher: consume advisories: %w", err)
+		}
 	}
 	work := context.WithoutCancel(ctx)
 	run, err := consumer.Consume(func(msg jetstream.Msg) {
