@@ -26,11 +26,16 @@ const (
 	// the same time finds the queue's connection free.
 	replayPage     = 500
 	replayInFlight = 500
-	// replayTouch is how many events are written anew at once.
-	replayTouch = 16
+	// replayTouch is how many events are written anew at once, replayTouchTries how
+	// often one is tried where another replay is faster.
+	replayTouch      = 16
+	replayTouchTries = 10
 	// replayYoung is how long a subscription may be unknown to this process that
 	// another has just made.
 	replayYoung = 30 * time.Second
+	// replayKept is how long a job is listed after its end, and replayForget how often
+	// those that are older are looked for.
+	replayKept, replayForget = 31 * 24 * time.Hour, time.Hour
 	// The pauses after a failure.
 	replayRetryFrom, replayRetryTo = 200 * time.Millisecond, 15 * time.Second
 )
@@ -358,7 +363,7 @@ func (w *replaying) prepareEvent(ctx context.Context, s replay.Selected) (prepar
 	if len(p.deliveries) == 0 {
 		return p, nil
 	}
-	ev, revision, err := w.broker.Store.Touch(ctx, s.Event.ID)
+	ev, revision, err := w.touch(ctx, s.Event.ID)
 	if errs.KindOf(err) == errs.NotFound {
 		return prepared{already: p.already}, nil // kept no longer
 	}
@@ -370,6 +375,16 @@ func (w *replaying) prepareEvent(ctx context.Context, s replay.Selected) (prepar
 		p.deliveries[i].Revision = revision
 	}
 	return p, nil
+}
+
+// touch writes an event anew. Another replay may be doing the same at this moment.
+func (w *replaying) touch(ctx context.Context, id string) (ev *event.Event, revision uint64, err error) {
+	for range replayTouchTries {
+		if ev, revision, err = w.broker.Store.Touch(ctx, id); !stream.WrongSequence(err) {
+			break
+		}
+	}
+	return ev, revision, err
 }
 
 // queue begins to queue the deliveries of the event at a place.
@@ -471,10 +486,17 @@ func (r *Replays) Run(ctx context.Context) error {
 	all.Go(func() { r.watch(ctx, board) })
 	tick := time.NewTicker(max(r.cfg.Lease/4, time.Millisecond))
 	defer tick.Stop()
+	forget := time.NewTicker(replayForget)
+	defer forget.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-forget.C:
+			if _, err := r.jobs.Forget(ctx, time.Now().Add(-replayKept)); err != nil && ctx.Err() == nil {
+				r.broker.Log.Warn("old replays could not be forgotten; they will be in an hour", "err", err)
+			}
+			continue
 		case <-board.changed:
 		case <-tick.C:
 		}
