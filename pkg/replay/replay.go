@@ -226,6 +226,26 @@ func (s *Jobs) Cancel(ctx context.Context, id string) (Job, error) {
 	}
 }
 
+// Forget deletes the jobs that were over before a time, and returns how many.
+func (s *Jobs) Forget(ctx context.Context, before time.Time) (int, error) {
+	all, err := s.jobs.List(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("replay: list jobs: %w", err)
+	}
+	n := 0
+	for _, e := range all {
+		if !e.Value.Over() || !e.Value.FinishedAt.Before(before) {
+			continue
+		}
+		if err := s.jobs.Delete(ctx, e.Key, e.Revision); err == nil {
+			n++
+		} else if errs.KindOf(err) != errs.Stale { // another process was faster
+			return n, fmt.Errorf("replay: forget %s: %w", e.Key, err)
+		}
+	}
+	return n, nil
+}
+
 // Watch calls changed with every job and then with every change, until ctx is done.
 // What cannot be read is given to bad.
 func (s *Jobs) Watch(ctx context.Context, changed func(Job), bad func(id string, err error)) error {

@@ -3,6 +3,7 @@ package replay_test
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/posthornhq/posthorn/jetstream/jstest"
 	"github.com/posthornhq/posthorn/jetstream/topology"
@@ -93,5 +94,41 @@ func TestAJobIsSavedByCompareAndSet(t *testing.T) {
 	// A cancel is no worker's write, and goes through all the same.
 	if got, err := jobs.Cancel(t.Context(), mine.ID); err != nil || got.State != replay.Cancelled || got.Owner != "them" {
 		t.Errorf("cancelled: %+v, %v", got, err)
+	}
+}
+
+func TestWhatIsOverForLongIsForgotten(t *testing.T) {
+	t.Parallel()
+	jobs := newJobs(t)
+	now := time.Now()
+	want := []string{}
+	for _, finished := range []time.Time{{}, now, now.Add(-time.Hour)} {
+		j, err := jobs.Create(t.Context(), replay.Job{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !finished.IsZero() {
+			j.State, j.FinishedAt = replay.Done, finished
+			if err := jobs.Save(t.Context(), &j); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want = append([]string{j.ID}, want...)
+	}
+	if n, err := jobs.Forget(t.Context(), now.Add(-time.Minute)); n != 1 || err != nil {
+		t.Errorf("forgot %d, %v; want the oldest alone", n, err)
+	}
+	left, _, err := jobs.List(t.Context(), "", 10, "")
+	if err != nil || len(left) != 2 {
+		t.Fatalf("%d are left, %v; want 2", len(left), err)
+	}
+	for _, j := range left {
+		if j.ID == want[0] {
+			t.Errorf("%s is left, want it forgotten", j.ID)
+		}
+	}
+	// Its number is not given out again.
+	if j, err := jobs.Create(t.Context(), replay.Job{}); err != nil || j.Number != 4 {
+		t.Errorf("the next has number %d, %v; want 4", j.Number, err)
 	}
 }

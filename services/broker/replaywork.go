@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +25,10 @@ const (
 	// the same time finds the queue's connection free.
 	replayPage     = 500
 	replayInFlight = 500
-	// replayTouch is how many events are written anew at once.
-	replayTouch = 16
+	// replayTouch is how many events are written anew at once, replayTouchTries how
+	// often one is tried where another replay is faster.
+	replayTouch      = 16
+	replayTouchTries = 10
 	// replayYoung is how long a subscription may be unknown to this process that
 	// another has just made.
 	replayYoung = 30 * time.Second
@@ -358,7 +359,7 @@ func (w *replaying) prepareEvent(ctx context.Context, s replay.Selected) (prepar
 	if len(p.deliveries) == 0 {
 		return p, nil
 	}
-	ev, revision, err := w.broker.Store.Touch(ctx, s.Event.ID)
+	ev, revision, err := w.touch(ctx, s.Event.ID)
 	if errs.KindOf(err) == errs.NotFound {
 		return prepared{already: p.already}, nil // kept no longer
 	}
@@ -370,6 +371,16 @@ func (w *replaying) prepareEvent(ctx context.Context, s replay.Selected) (prepar
 		p.deliveries[i].Revision = revision
 	}
 	return p, nil
+}
+
+// touch writes an event anew. Another replay may be doing the same at this moment.
+func (w *replaying) touch(ctx context.Context, id string) (ev *event.Event, revision uint64, err error) {
+	for range replayTouchTries {
+		if ev, revision, err = w.broker.Store.Touch(ctx, id); !stream.WrongSequence(err) {
+			break
+		}
+	}
+	return ev, revision, err
 }
 
 // queue begins to queue the deliveries of the event at a place.
@@ -433,7 +444,7 @@ func (w *replaying) lookBack(ctx context.Context) error {
 		return nil
 	}
 	w.again, w.repeated = w.job.Ahead, map[string]bool{}
-	err = stream.EachByLeader(ctx, w.js, topology.StreamDeliveries, topology.LiveDeliveries, w.job.QueuedFrom, 1000, func(m *jetstream.RawStreamMsg) error {
+	err = stream.EachByLeader(ctx, w.js, topology.StreamDeliveries, topology.Everything, w.job.QueuedFrom, 1000, func(m *jetstream.RawStreamMsg) error {
 		d, ok := topology.ParseDeliverySubject(m.Subject)
 		if ok && m.Header.Get(topology.HeaderRound) == fmt.Sprint(w.job.Round()) {
 			d.Event, d.Round = string(m.Data), w.job.Round()
@@ -461,120 +472,4 @@ func (w *replaying) tried(ctx context.Context, id string) (map[string]bool, erro
 		}
 	}
 	return out, nil
-}
-
-// Run works on jobs until ctx is done, leaves them to others, and returns nil.
-func (r *Replays) Run(ctx context.Context) error {
-	board := &board{known: map[string]sighting{}, mine: map[string]bool{}, changed: make(chan struct{}, 1)}
-	var all sync.WaitGroup
-	defer all.Wait()
-	all.Go(func() { r.watch(ctx, board) })
-	tick := time.NewTicker(max(r.cfg.Lease/4, time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-board.changed:
-		case <-tick.C:
-		}
-		for _, j := range board.free(r.cfg.Lease, r.cfg.Parallel) {
-			j.State, j.Owner = replay.Running, r.owner
-			if err := r.jobs.Save(ctx, &j); err != nil {
-				board.drop(j.ID)
-				if errs.KindOf(err) != errs.Stale && ctx.Err() == nil {
-					r.broker.Log.Warn("a replay could not be begun; it will be tried again", "replay", j.ID, "err", err)
-				}
-				continue
-			}
-			all.Go(func() {
-				defer board.leave(j.ID)
-				r.work(ctx, j)
-			})
-		}
-	}
-}
-
-// watch keeps the board up to date.
-func (r *Replays) watch(ctx context.Context, b *board) {
-	for ctx.Err() == nil {
-		err := r.jobs.Watch(ctx, b.see, func(id string, err error) {
-			r.broker.Log.Warn("a replay cannot be read", "replay", id, "err", err)
-		})
-		if ctx.Err() != nil {
-			return
-		}
-		r.broker.Log.Warn("the replays are not watched for a moment", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-}
-
-// A board is what this process knows of the jobs that are not over.
-type board struct {
-	mu      sync.Mutex
-	known   map[string]sighting
-	mine    map[string]bool
-	changed chan struct{}
-}
-
-// A sighting is a job, and when it was seen to have changed: by this process's own
-// clock, so that clocks which differ make nobody take what another works on.
-type sighting struct {
-	job replay.Job
-	at  time.Time
-}
-
-func (b *board) see(j replay.Job) {
-	b.mu.Lock()
-	if j.Over() {
-		delete(b.known, j.ID)
-	} else if b.known[j.ID].job.Revision != j.Revision {
-		b.known[j.ID] = sighting{j, time.Now()}
-	}
-	b.mu.Unlock()
-	if j.Owner == "" {
-		b.wake()
-	}
-}
-
-func (b *board) wake() {
-	select {
-	case b.changed <- struct{}{}:
-	default:
-	}
-}
-
-// free takes jobs that nobody works on, the oldest first, as long as there are not
-// too many.
-func (b *board) free(lease time.Duration, most int) []replay.Job {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var out []replay.Job
-	for id, s := range b.known {
-		if !b.mine[id] && (s.job.Owner == "" || time.Since(s.at) >= lease) {
-			out = append(out, s.job)
-		}
-	}
-	slices.SortFunc(out, func(x, y replay.Job) int { return x.Number - y.Number })
-	out = out[:min(len(out), max(0, most-len(b.mine)))]
-	for _, j := range out {
-		b.mine[j.ID] = true
-	}
-	return out
-}
-
-// drop says that this process does not work on a job after all.
-func (b *board) drop(id string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.mine, id)
-}
-
-// leave says that it works on it no more, and has time for another.
-func (b *board) leave(id string) {
-	b.drop(id)
-	b.wake()
 }

@@ -102,7 +102,7 @@ func (o *benchOptions) check() ([]string, error) {
 	if o.size < minBenchSize || o.connections < 1 || o.rate < 1 || o.inFlight < 1 || o.duration < time.Second {
 		return nil, usageError{err: fmt.Errorf("--size is at least %d, --connections, --rate and --in-flight at least 1, --duration at least 1s", minBenchSize)}
 	}
-	if o.scenario != "path" && o.scenario != "isolation" {
+	if o.scenario != "" && o.scenario != "path" && o.scenario != "isolation" {
 		return nil, usageError{err: fmt.Errorf("--scenario %q is none of path, isolation", o.scenario)}
 	}
 	switch o.durability {
