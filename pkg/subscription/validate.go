@@ -153,7 +153,9 @@ func validDestination(spec *posthornv1.Subscription) error {
 	switch kind := spec.GetDestination().GetKind().(type) {
 	case *posthornv1.Destination_Webhook:
 		return validWebhook(kind.Webhook)
-	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Nats, *posthornv1.Destination_Pull:
+	case *posthornv1.Destination_Pull:
+		return validPull(spec, kind.Pull)
+	case *posthornv1.Destination_Amqp, *posthornv1.Destination_Nats:
 		return errs.Field("destination", "this kind is not available in this version; give destination.webhook.url")
 	}
 	return errs.Field("destination", "is required; give destination.webhook.url")

@@ -385,7 +385,7 @@ func (d *Dispatcher) attempt(running context.Context, t *target, ev *event.Event
 	if a.Outcome == event.Retry {
 		delay := max(p.Schedule.Delay(dl.Attempt, rand.Float64), res.RetryAfter)
 		a.NextAt = time.Now().Add(delay)
-		if !blocking && (dl.Attempt > p.MaxRetries || a.NextAt.Sub(dl.Queued) > elapsedLimit(p)) {
+		if !blocking && lastTry(dl, p, a.NextAt) {
 			a.Outcome, a.NextAt = event.Exhausted, time.Time{}
 		}
 	}
