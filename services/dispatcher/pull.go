@@ -337,7 +337,7 @@ func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscript
 	m.Traceparent = own
 	return &pulled{ticket: t, message: &posthornv1.PulledDelivery{
 		Event: m, Subscription: sub.Name, Round: int32(dl.Round), Attempt: int32(dl.Attempt), WebhookId: ev.ID,
-		Token: token, ExpiresAt: wire.Timestamp(t.Until),
+		Token: token, ExpiresAt: wire.Timestamp(t.Until), AckWait: wire.Duration(sub.AckWait()),
 	}}, nil
 }
 

@@ -650,7 +650,9 @@ func TestAStreamTakesAnswersFromThoseWhoMay(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.pull(`{"name":"inbox"}`, "60s")
-	p := r.puller(func(context.Context) error { return grpcstatus.Error(codes.PermissionDenied, "role deliveries:write is missing") })
+	p := r.puller(func(context.Context) error {
+		return grpcstatus.Error(codes.PermissionDenied, "role deliveries:write is missing")
+	})
 	r.send(p.parts, own("inbox"))
 	st := p.stream(t.Context(), 1)
 	ackOn(t, st, recv(t, st).GetDelivery().GetToken())

@@ -36,8 +36,10 @@ type PulledDelivery struct {
 	WebhookId string `protobuf:"bytes,5,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
 	// What Ack, Nack and Extend want. It is opaque.
 	Token string `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
-	// When the lease runs out.
+	// When the lease runs out, by the platform's clock, and how long it lasts, for those
+	// whose clock is another.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	AckWait       *durationpb.Duration   `protobuf:"bytes,8,opt,name=ack_wait,json=ackWait,proto3" json:"ack_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -117,6 +119,13 @@ func (x *PulledDelivery) GetToken() string {
 func (x *PulledDelivery) GetExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *PulledDelivery) GetAckWait() *durationpb.Duration {
+	if x != nil {
+		return x.AckWait
 	}
 	return nil
 }
@@ -916,7 +925,7 @@ var File_posthorn_v1_deliveries_proto protoreflect.FileDescriptor
 
 const file_posthorn_v1_deliveries_proto_rawDesc = "" +
 	"\n" +
-	"\x1cposthorn/v1/deliveries.proto\x12\vposthorn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\x1a\x17posthorn/v1/event.proto\"\xfe\x01\n" +
+	"\x1cposthorn/v1/deliveries.proto\x12\vposthorn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18posthorn/v1/broker.proto\x1a\x17posthorn/v1/event.proto\"\xb4\x02\n" +
 	"\x0ePulledDelivery\x12(\n" +
 	"\x05event\x18\x01 \x01(\v2\x12.posthorn.v1.EventR\x05event\x12\"\n" +
 	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x14\n" +
@@ -926,7 +935,8 @@ const file_posthorn_v1_deliveries_proto_rawDesc = "" +
 	"webhook_id\x18\x05 \x01(\tR\twebhookId\x12\x14\n" +
 	"\x05token\x18\x06 \x01(\tR\x05token\x129\n" +
 	"\n" +
-	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xb7\x02\n" +
+	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x124\n" +
+	"\back_wait\x18\b \x01(\v2\x19.google.protobuf.DurationR\aackWait\"\xb7\x02\n" +
 	"\x0eReceiveRequest\x129\n" +
 	"\x05start\x18\x01 \x01(\v2!.posthorn.v1.ReceiveRequest.StartH\x00R\x05start\x12+\n" +
 	"\x03ack\x18\x02 \x01(\v2\x17.posthorn.v1.AckRequestH\x00R\x03ack\x12.\n" +
@@ -1022,38 +1032,39 @@ var file_posthorn_v1_deliveries_proto_goTypes = []any{
 var file_posthorn_v1_deliveries_proto_depIdxs = []int32{
 	13, // 0: posthorn.v1.PulledDelivery.event:type_name -> posthorn.v1.Event
 	14, // 1: posthorn.v1.PulledDelivery.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 2: posthorn.v1.ReceiveRequest.start:type_name -> posthorn.v1.ReceiveRequest.Start
-	5,  // 3: posthorn.v1.ReceiveRequest.ack:type_name -> posthorn.v1.AckRequest
-	7,  // 4: posthorn.v1.ReceiveRequest.nack:type_name -> posthorn.v1.NackRequest
-	9,  // 5: posthorn.v1.ReceiveRequest.extend:type_name -> posthorn.v1.ExtendRequest
-	0,  // 6: posthorn.v1.ReceiveResponse.delivery:type_name -> posthorn.v1.PulledDelivery
-	6,  // 7: posthorn.v1.ReceiveResponse.ack:type_name -> posthorn.v1.AckResponse
-	8,  // 8: posthorn.v1.ReceiveResponse.nack:type_name -> posthorn.v1.NackResponse
-	10, // 9: posthorn.v1.ReceiveResponse.extend:type_name -> posthorn.v1.ExtendResponse
-	15, // 10: posthorn.v1.FetchRequest.wait:type_name -> google.protobuf.Duration
-	0,  // 11: posthorn.v1.FetchResponse.deliveries:type_name -> posthorn.v1.PulledDelivery
-	11, // 12: posthorn.v1.AckResponse.results:type_name -> posthorn.v1.LeaseResult
-	15, // 13: posthorn.v1.NackRequest.delay:type_name -> google.protobuf.Duration
-	11, // 14: posthorn.v1.NackResponse.result:type_name -> posthorn.v1.LeaseResult
-	11, // 15: posthorn.v1.ExtendResponse.results:type_name -> posthorn.v1.LeaseResult
-	16, // 16: posthorn.v1.LeaseResult.error:type_name -> posthorn.v1.Refusal
-	14, // 17: posthorn.v1.LeaseResult.expires_at:type_name -> google.protobuf.Timestamp
-	14, // 18: posthorn.v1.LeaseResult.next_at:type_name -> google.protobuf.Timestamp
-	1,  // 19: posthorn.v1.Deliveries.Receive:input_type -> posthorn.v1.ReceiveRequest
-	3,  // 20: posthorn.v1.Deliveries.Fetch:input_type -> posthorn.v1.FetchRequest
-	5,  // 21: posthorn.v1.Deliveries.Ack:input_type -> posthorn.v1.AckRequest
-	7,  // 22: posthorn.v1.Deliveries.Nack:input_type -> posthorn.v1.NackRequest
-	9,  // 23: posthorn.v1.Deliveries.Extend:input_type -> posthorn.v1.ExtendRequest
-	2,  // 24: posthorn.v1.Deliveries.Receive:output_type -> posthorn.v1.ReceiveResponse
-	4,  // 25: posthorn.v1.Deliveries.Fetch:output_type -> posthorn.v1.FetchResponse
-	6,  // 26: posthorn.v1.Deliveries.Ack:output_type -> posthorn.v1.AckResponse
-	8,  // 27: posthorn.v1.Deliveries.Nack:output_type -> posthorn.v1.NackResponse
-	10, // 28: posthorn.v1.Deliveries.Extend:output_type -> posthorn.v1.ExtendResponse
-	24, // [24:29] is the sub-list for method output_type
-	19, // [19:24] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	15, // 2: posthorn.v1.PulledDelivery.ack_wait:type_name -> google.protobuf.Duration
+	12, // 3: posthorn.v1.ReceiveRequest.start:type_name -> posthorn.v1.ReceiveRequest.Start
+	5,  // 4: posthorn.v1.ReceiveRequest.ack:type_name -> posthorn.v1.AckRequest
+	7,  // 5: posthorn.v1.ReceiveRequest.nack:type_name -> posthorn.v1.NackRequest
+	9,  // 6: posthorn.v1.ReceiveRequest.extend:type_name -> posthorn.v1.ExtendRequest
+	0,  // 7: posthorn.v1.ReceiveResponse.delivery:type_name -> posthorn.v1.PulledDelivery
+	6,  // 8: posthorn.v1.ReceiveResponse.ack:type_name -> posthorn.v1.AckResponse
+	8,  // 9: posthorn.v1.ReceiveResponse.nack:type_name -> posthorn.v1.NackResponse
+	10, // 10: posthorn.v1.ReceiveResponse.extend:type_name -> posthorn.v1.ExtendResponse
+	15, // 11: posthorn.v1.FetchRequest.wait:type_name -> google.protobuf.Duration
+	0,  // 12: posthorn.v1.FetchResponse.deliveries:type_name -> posthorn.v1.PulledDelivery
+	11, // 13: posthorn.v1.AckResponse.results:type_name -> posthorn.v1.LeaseResult
+	15, // 14: posthorn.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	11, // 15: posthorn.v1.NackResponse.result:type_name -> posthorn.v1.LeaseResult
+	11, // 16: posthorn.v1.ExtendResponse.results:type_name -> posthorn.v1.LeaseResult
+	16, // 17: posthorn.v1.LeaseResult.error:type_name -> posthorn.v1.Refusal
+	14, // 18: posthorn.v1.LeaseResult.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 19: posthorn.v1.LeaseResult.next_at:type_name -> google.protobuf.Timestamp
+	1,  // 20: posthorn.v1.Deliveries.Receive:input_type -> posthorn.v1.ReceiveRequest
+	3,  // 21: posthorn.v1.Deliveries.Fetch:input_type -> posthorn.v1.FetchRequest
+	5,  // 22: posthorn.v1.Deliveries.Ack:input_type -> posthorn.v1.AckRequest
+	7,  // 23: posthorn.v1.Deliveries.Nack:input_type -> posthorn.v1.NackRequest
+	9,  // 24: posthorn.v1.Deliveries.Extend:input_type -> posthorn.v1.ExtendRequest
+	2,  // 25: posthorn.v1.Deliveries.Receive:output_type -> posthorn.v1.ReceiveResponse
+	4,  // 26: posthorn.v1.Deliveries.Fetch:output_type -> posthorn.v1.FetchResponse
+	6,  // 27: posthorn.v1.Deliveries.Ack:output_type -> posthorn.v1.AckResponse
+	8,  // 28: posthorn.v1.Deliveries.Nack:output_type -> posthorn.v1.NackResponse
+	10, // 29: posthorn.v1.Deliveries.Extend:output_type -> posthorn.v1.ExtendResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_posthorn_v1_deliveries_proto_init() }
