@@ -36,18 +36,23 @@ func (c *Client) GetEvent(ctx context.Context, id string) (*posthornv1.Event, er
 	if err != nil {
 		return nil, err
 	}
+	ev, err := decodeEvent(ans.body)
+	if err != nil {
+		return nil, fmt.Errorf("client: event %s: %w", id, err)
+	}
+	return ev, nil
+}
+
+// decodeEvent reads an event, with its data as the bytes that came.
+func decodeEvent(body []byte) (*posthornv1.Event, error) {
 	ev := new(posthornv1.Event)
-	err = decodeAround(ans.body, ev, "data", "dataBase64", func(data, encoded json.RawMessage) error {
+	return ev, decodeAround(body, ev, "data", "dataBase64", func(data, encoded json.RawMessage) error {
 		if encoded == nil {
 			ev.Data = data
 			return nil
 		}
 		return json.Unmarshal(encoded, &ev.Data)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("client: event %s: %w", id, err)
-	}
-	return ev, nil
 }
 
 // decodeAround decodes a message in whose JSON two members are not what

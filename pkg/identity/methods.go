@@ -79,6 +79,13 @@ var Methods = map[string]Requirement{
 	"/posthorn.v1.Replays/GetReplay":    "deliveries:read",
 	"/posthorn.v1.Replays/CancelReplay": "deliveries:write",
 
+	// Its answers (ack, nack, extend) want deliveries:write on the stream too.
+	"/posthorn.v1.Deliveries/Receive": "deliveries:read",
+	"/posthorn.v1.Deliveries/Fetch":   "deliveries:read",
+	"/posthorn.v1.Deliveries/Ack":     "deliveries:write",
+	"/posthorn.v1.Deliveries/Nack":    "deliveries:write",
+	"/posthorn.v1.Deliveries/Extend":  "deliveries:write",
+
 	"/posthorn.v1.AccountService/WhoAmI":           Any,
 	"/posthorn.v1.AccountService/SignIn":           Public,
 	"/posthorn.v1.AccountService/GetSigningKeys":   Public,

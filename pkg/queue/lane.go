@@ -212,7 +212,7 @@ func (l *lane) receive(msg *nats.Msg) {
 		l.status(msg)
 		return
 	}
-	lease, err := newLease(msg)
+	lease, err := newLease(l.q.nc, msg)
 	if err != nil {
 		// Written by hand, and never to be delivered: leave nothing behind that
 		// comes again and again.

@@ -16,7 +16,8 @@ import (
 // A Lease is the right, for a while, to make one attempt at a delivery. It ends
 // with one of its methods, or by itself after the lane's AckWait.
 type Lease struct {
-	msg      *nats.Msg
+	nc       *nats.Conn
+	reply    string // where its end is told to
 	delivery event.Delivery
 	trace    string
 	lane     *lane
@@ -25,7 +26,7 @@ type Lease struct {
 }
 
 // newLease reads a message that a pull brought.
-func newLease(msg *nats.Msg) (*Lease, error) {
+func newLease(nc *nats.Conn, msg *nats.Msg) (*Lease, error) {
 	attempt, seq, at, err := parseReply(msg.Reply)
 	if err != nil {
 		return nil, err
@@ -35,7 +36,7 @@ func newLease(msg *nats.Msg) (*Lease, error) {
 		return nil, err
 	}
 	d.Attempt = d.Tries + attempt
-	return &Lease{msg: msg, delivery: d, trace: msg.Header.Get(topology.HeaderTrace), since: time.Now()}, nil
+	return &Lease{nc: nc, reply: msg.Reply, delivery: d, trace: msg.Header.Get(topology.HeaderTrace), since: time.Now()}, nil
 }
 
 // parseReply reads the server's reply subject,
@@ -64,6 +65,25 @@ func parseReply(reply string) (attempt int, seq uint64, at time.Time, err error)
 		}
 	}
 	return 0, 0, time.Time{}, fmt.Errorf("queue: reply subject %q is not JetStream's", reply)
+}
+
+// A Ref is a lease written down, so that another process can end it. Whoever has one
+// can end the lease: what leaves the platform must be sealed.
+type Ref struct {
+	Reply    string
+	Delivery event.Delivery
+	Trace    string
+}
+
+// Ref returns the lease written down. Its slot in its lane stays behind.
+func (l *Lease) Ref() Ref { return Ref{Reply: l.reply, Delivery: l.delivery, Trace: l.trace} }
+
+// Lease returns the lease that a Ref is of.
+func (q *Queue) Lease(r Ref) (*Lease, error) {
+	if _, _, _, err := parseReply(r.Reply); err != nil {
+		return nil, err
+	}
+	return &Lease{nc: q.nc, reply: r.Reply, delivery: r.Delivery, trace: r.Trace}, nil
 }
 
 // Delivery returns what is to be delivered.
@@ -108,7 +128,7 @@ func (l *Lease) Extend() error {
 func (l *Lease) Age() time.Duration { return time.Since(l.since) }
 
 func (l *Lease) end(verb []byte) error {
-	if err := l.msg.Respond(verb); err != nil {
+	if err := l.nc.Publish(l.reply, verb); err != nil {
 		return fmt.Errorf("queue: settle %s: %w", l.delivery.Key(), err)
 	}
 	return nil

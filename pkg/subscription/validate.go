@@ -184,9 +184,9 @@ func validDestination(spec *posthornv1.Subscription) error {
 	case *posthornv1.Destination_Amqp:
 		return validAmqp(kind.Amqp)
 	case *posthornv1.Destination_Pull:
-		return errs.Field("destination", "this kind is not available in this version; give destination.webhook, destination.amqp or destination.nats")
+		return validPull(spec, kind.Pull)
 	}
-	return errs.Field("destination", "is required; give destination.webhook, destination.amqp or destination.nats")
+	return errs.Field("destination", "is required; give one of destination.webhook, amqp, nats and pull")
 }
 
 func validWebhook(w *posthornv1.Webhook) error {

@@ -193,11 +193,22 @@ func (h *handler) getEvent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	out, err := encodeEvent(ev)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, append(out, '\n'))
+	return nil
+}
+
+// encodeEvent returns an event's JSON: the data as JSON if that is what it is, else
+// in base64. It takes the data out of ev.
+func encodeEvent(ev *posthornv1.Event) ([]byte, error) {
 	data := ev.GetData()
 	ev.Data = nil
 	out, err := newCodec().Marshal(ev)
 	if err != nil {
-		return fmt.Errorf("api: encode event %s: %w", id, err)
+		return nil, fmt.Errorf("api: encode event %s: %w", ev.GetId(), err)
 	}
 	out = withoutEmpty(out, "data", `""`)
 	out = out[:len(out)-1] // the closing brace
@@ -209,6 +220,5 @@ func (h *handler) getEvent(w http.ResponseWriter, r *http.Request) error {
 		out = append(out, `,"dataBase64":"`...)
 		out = append(base64.StdEncoding.AppendEncode(out, data), '"')
 	}
-	writeJSON(w, http.StatusOK, append(out, "}\n"...))
-	return nil
+	return append(out, '}'), nil
 }

@@ -55,6 +55,7 @@ type handler struct {
 
 	events  posthornv1.EventServiceClient
 	schemas posthornv1.SchemaRegistryClient
+	pulled  posthornv1.DeliveriesClient
 	// raw are the operations by hand, by their names in the document.
 	raw map[string]func(w http.ResponseWriter, r *http.Request) error
 }
@@ -74,11 +75,13 @@ func NewHandler(ctx context.Context, conn grpc.ClientConnInterface, auth Authent
 		cfg:     cfg,
 		events:  posthornv1.NewEventServiceClient(conn),
 		schemas: posthornv1.NewSchemaRegistryClient(conn),
+		pulled:  posthornv1.NewDeliveriesClient(conn),
 	}
 	h.raw = map[string]func(http.ResponseWriter, *http.Request) error{
 		"PublishEvent":           h.publish,
 		"PublishEvents":          h.publishBatch,
 		"GetEvent":               h.getEvent,
+		"Fetch":                  h.fetch,
 		"GetSchemaList":          h.listSchemas,
 		"GetSchema":              h.getSchema,
 		"StoreSchema":            h.storeSchema,
@@ -130,6 +133,7 @@ func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeM
 		posthornv1.RegisterDeadLetterServiceHandlerClient(ctx, mux, posthornv1.NewDeadLetterServiceClient(conn)),
 		posthornv1.RegisterReplaysHandlerClient(ctx, mux, posthornv1.NewReplaysClient(conn)),
 		posthornv1.RegisterLanesHandlerClient(ctx, mux, posthornv1.NewLanesClient(conn)),
+		posthornv1.RegisterDeliveriesHandlerClient(ctx, mux, posthornv1.NewDeliveriesClient(conn)),
 		posthornv1.RegisterAuditServiceHandlerClient(ctx, mux, posthornv1.NewAuditServiceClient(conn)),
 		posthornv1.RegisterAccountServiceHandlerClient(ctx, mux, posthornv1.NewAccountServiceClient(conn)),
 		posthornv1.RegisterUserServiceHandlerClient(ctx, mux, posthornv1.NewUserServiceClient(conn)),

@@ -107,6 +107,7 @@ func newRig(t testing.TB) *rig {
 	r.local = api.NewLocal(api.UnaryAuth(auth))
 	r.api.Register(r.local)
 	posthornv1.RegisterSchemaRegistryServer(r.local, r.schemas)
+	posthornv1.RegisterDeliveriesServer(r.local, &pullStub{})
 	if r.handler, err = api.NewHandler(t.Context(), r.local, auth, slog.New(slog.DiscardHandler), api.RESTConfig{MaxEventBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}

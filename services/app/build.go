@@ -194,7 +194,16 @@ func (a *App) build(ctx context.Context) error {
 			return err
 		}
 	}
-	rest, err := a.masterAPI(ctx, master, schemaServer, who)
+	// Pull subscriptions, here or there.
+	delivering := dispatcher.Deps{
+		Events: state.events, Queue: state.queue, Lanes: lanes, Claims: claims, Ledger: state.ledger, Letters: state.letters,
+		Catalog: cat, Log: a.log, Metrics: dispatcher.NewMetrics(a.reg), Spans: spans,
+	}
+	puller, pulls, err := a.puller(cat, delivering, sealer)
+	if err != nil {
+		return err
+	}
+	rest, err := a.masterAPI(ctx, master, schemaServer, pulls, who)
 	if err != nil {
 		return err
 	}
@@ -218,11 +227,21 @@ func (a *App) build(ctx context.Context) error {
 		}
 	}
 	if roles.Has(config.Dispatcher) {
-		if err := a.dispatcher(js, cat, lanes, claims, state, master, destinations, herald, spans); err != nil {
+		if err := a.dispatcher(js, cat, delivering, destinations, herald, master); err != nil {
 			return err
 		}
+		if !roles.Has(config.API) { // whose port has it
+			if err := a.serveGRPC(ctx, "dispatcher", cfg.Dispatcher, who, true, func(s *grpc.Server) { pulls.Register(s) }); err != nil {
+				return err
+			}
+		}
 	}
-	return a.serveMetrics(ctx)
+	if err := a.serveMetrics(ctx); err != nil {
+		return err
+	}
+	// The last door, which closes first: the others wait for what waits in it.
+	a.doors = append(a.doors, part{name: "pull", run: puller.Run})
+	return nil
 }
 
 func (a *App) add(name string, run func(context.Context) error, ready <-chan struct{}) {
@@ -313,17 +332,28 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 	return nil
 }
 
+// puller returns what hands out deliveries to those who fetch them.
+func (a *App) puller(cat *catalog.Catalog, deps dispatcher.Deps, sealer *seal.Sealer) (*dispatcher.Puller, *dispatcher.PullServer, error) {
+	mayAnswer := func(ctx context.Context) error {
+		id, _ := api.IdentityOf(ctx)
+		return identity.Allowed(id, posthornv1.Deliveries_Ack_FullMethodName)
+	}
+	p, err := dispatcher.NewPuller(deps, sealer, mayAnswer, dispatcher.Config{DoneTTL: a.cfg.Dedup.DoneTTL})
+	if err != nil {
+		return nil, nil, err
+	}
+	cat.OnChange(p.CatalogChanged)
+	return p, dispatcher.NewPullServer(p), nil
+}
+
 // dispatcher adds the parts that deliver.
-func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, lanes *queue.OwnLanes, claims dedup.Claims, s *state, master *api.API, destinations *opener, herald *alerts.Publisher, spans *telemetry.Spans) error {
-	q := s.queue
-	d, err := dispatcher.New(dispatcher.Deps{
-		Events: s.events, Queue: q, Lanes: lanes, Claims: claims, Ledger: s.ledger, Letters: s.letters, Catalog: cat,
-		Open: destinations.Open, Alerts: herald,
-		Disable: func(ctx context.Context, name string) error {
-			return master.DisableSubscription(ctx, name, "dispatcher")
-		},
-		Log: a.log, Metrics: dispatcher.NewMetrics(a.reg), Spans: spans,
-	}, dispatcher.Config{Concurrency: a.cfg.Dispatch.Concurrency, DoneTTL: a.cfg.Dedup.DoneTTL, ProbeInterval: a.cfg.Dispatch.ProbeInterval})
+func (a *App) dispatcher(js jetstream.JetStream, cat *catalog.Catalog, deps dispatcher.Deps, destinations *opener, herald *alerts.Publisher, master *api.API) error {
+	q := deps.Queue
+	deps.Open, deps.Alerts = destinations.Open, herald
+	deps.Disable = func(ctx context.Context, name string) error {
+		return master.DisableSubscription(ctx, name, "dispatcher")
+	}
+	d, err := dispatcher.New(deps, dispatcher.Config{Concurrency: a.cfg.Dispatch.Concurrency, DoneTTL: a.cfg.Dedup.DoneTTL, ProbeInterval: a.cfg.Dispatch.ProbeInterval})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -35,8 +37,7 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 func (rawCodec) Name() string { return "proto" }
 
 // serveForwarder serves the Master API over gRPC at a gateway whose process does
-// not have it. All its methods are unary; what the other side does not know is
-// UNIMPLEMENTED there.
+// not have it. What the other side does not know is UNIMPLEMENTED there.
 func (a *App) serveForwarder(ctx context.Context, addr string, conn *grpc.ClientConn) error {
 	l, err := a.listen(ctx, "gateway", addr)
 	if err != nil {
@@ -52,25 +53,62 @@ func (a *App) serveForwarder(ctx context.Context, addr string, conn *grpc.Client
 			if !ok {
 				return status.Error(codes.Internal, "the call has no method")
 			}
-			var in, out frame
-			if err := st.RecvMsg(&in); err != nil {
-				return err
-			}
-			ctx := st.Context() // of the call, not of the start
-			if md, ok := metadata.FromIncomingContext(ctx); ok {
-				ctx = metadata.NewOutgoingContext(ctx, md.Copy())
-			}
-			var header, trailer metadata.MD
-			err := conn.Invoke(ctx, method, &in, &out, grpc.ForceCodec(rawCodec{}), grpc.Header(&header), grpc.Trailer(&trailer))
-			st.SetTrailer(trailer)
-			if err != nil {
-				return err
-			}
-			if err := st.SendHeader(header); err != nil {
-				return err
-			}
-			return st.SendMsg(&out)
+			return forward(st, conn, method)
 		}))
 	a.addGRPC("gateway gRPC", addr, l, grpc.NewServer(opts...))
 	return nil
+}
+
+// forward makes a call of the other side, and passes on what either side says. A
+// call with one message each way is a stream that is short.
+func forward(st grpc.ServerStream, conn *grpc.ClientConn, method string) error {
+	ctx, cancel := context.WithCancel(st.Context()) // of the call, not of the start
+	defer cancel()
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		ctx = metadata.NewOutgoingContext(ctx, md.Copy())
+	}
+	to, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method, grpc.ForceCodec(rawCodec{}))
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			var in frame
+			if err := st.RecvMsg(&in); err != nil {
+				if errors.Is(err, io.EOF) {
+					err = to.CloseSend()
+				}
+				if err != nil {
+					cancel()
+				}
+				return
+			}
+			if err := to.SendMsg(&in); err != nil {
+				return // the other side says why
+			}
+		}
+	}()
+	for first := true; ; first = false {
+		var out frame
+		err := to.RecvMsg(&out)
+		if first {
+			header, hErr := to.Header()
+			if hErr == nil && len(header) > 0 {
+				hErr = st.SendHeader(header)
+			}
+			if hErr != nil && err == nil {
+				return hErr
+			}
+		}
+		if err != nil {
+			st.SetTrailer(to.Trailer())
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if err := st.SendMsg(&out); err != nil {
+			return err
+		}
+	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
+	"github.com/posthornhq/posthorn/services/dispatcher"
 	"github.com/posthornhq/posthorn/services/registry"
 )
 
@@ -95,6 +96,8 @@ func (a *App) serveGRPC(ctx context.Context, what, addr string, auth api.Authent
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(4096),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// Who vanishes must not be handed deliveries for long.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.ChainUnaryInterceptor(api.UnaryAuth(auth)),
 		grpc.ChainStreamInterceptor(api.StreamAuth(auth)),
 	)
@@ -164,7 +167,7 @@ func (a *App) dial(addr string) (*grpc.ClientConn, error) {
 
 // masterAPI serves the Master API where this process has it, and returns its
 // REST form for the gateway.
-func (a *App) masterAPI(ctx context.Context, master *api.API, schemas *registry.Server, auth api.Authenticator) (http.Handler, error) {
+func (a *App) masterAPI(ctx context.Context, master *api.API, schemas *registry.Server, pulls *dispatcher.PullServer, auth api.Authenticator) (http.Handler, error) {
 	cfg, roles := a.cfg, a.cfg.Roles
 	rest := api.RESTConfig{MaxEventBytes: int64(cfg.MaxEventBytes)}
 	if !roles.Has(config.API) {
@@ -184,6 +187,7 @@ func (a *App) masterAPI(ctx context.Context, master *api.API, schemas *registry.
 	register := func(r grpc.ServiceRegistrar) {
 		master.Register(r)
 		posthornv1.RegisterSchemaRegistryServer(r, schemas)
+		pulls.Register(r)
 	}
 	register(local)
 	handler, err := api.NewHandler(ctx, local, auth, a.log, rest)

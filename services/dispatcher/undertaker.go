@@ -80,10 +80,14 @@ func (d *Dispatcher) advised(ctx context.Context, data []byte) error {
 		return err
 	}
 	dl.Attempt = dl.Tries + a.Deliveries
+	who := "dispatcher"
 	if dl.Own {
 		dl.Policy = policy.DefaultName
 		if sub, ok := d.Catalog.Subscription(dl.Subscription); ok {
 			dl.Policy, dl.Priority = sub.Policy, sub.Priority
+			if sub.Pulled {
+				who = "subscriber"
+			}
 		}
 	}
 	mine, err := d.claim(ctx, &dl, d.Catalog.Policy(dl.Policy))
@@ -97,7 +101,7 @@ func (d *Dispatcher) advised(ctx context.Context, data []byte) error {
 		if err != nil && errs.KindOf(err) != errs.NotFound {
 			return err
 		}
-		dead := letter(&dl, ev, "max-deliveries", "the dispatcher died, or did not answer in time, on the last of "+strconv.Itoa(a.Deliveries)+" tries")
+		dead := letter(&dl, ev, "max-deliveries", "the "+who+" died, or did not answer in time, on the last of "+strconv.Itoa(a.Deliveries)+" tries")
 		if err := d.last(ctx, ev, dead); err != nil {
 			return err
 		}
