@@ -90,6 +90,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newPublish(a),
 		newEvent(a),
 		newDeadLetter(a),
+		newListen(a),
 		newUser(a),
 		newKey(a),
 		newSignIn(a),

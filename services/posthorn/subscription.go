@@ -26,7 +26,7 @@ func newSubscription(a *app) *cobra.Command {
 		header:     []string{"NAME", "TYPES", "DESTINATION", "POLICY", "PRIORITY", "STATE", "AGE"},
 		row: func(s *posthornv1.Subscription) []string {
 			return []string{
-				s.GetName(), strings.Join(s.GetTypes(), ","), destination(s), firstOf(s.GetPolicy(), "default"),
+				s.GetName(), strings.Join(s.GetTypes(), ","), destinationText(s), firstOf(s.GetPolicy(), "default"),
 				priority(s.GetPriority()), subscriptionState(s), age(s.GetMeta().GetCreatedAt(), time.Now()),
 			}
 		},
@@ -50,9 +50,12 @@ func subscriptionState(s *posthornv1.Subscription) string {
 	return "on"
 }
 
-// destination shows where a subscription's deliveries go, without what may be
+// destinationText shows where a subscription's deliveries go, without what may be
 // secret in it.
-func destination(s *posthornv1.Subscription) string {
+func destinationText(s *posthornv1.Subscription) string {
+	if s.GetDestination().GetPull() != nil {
+		return "pull"
+	}
 	w := s.GetDestination().GetWebhook()
 	if w == nil {
 		return ""
