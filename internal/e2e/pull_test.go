@@ -1,18 +1,30 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/posthornhq/posthorn/jetstream/embedded"
 	"github.com/posthornhq/posthorn/pkg/signature"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
 // A listener is a `posthorn listen` process.
@@ -76,21 +88,6 @@ func (p *platform) pull(name, more string) {
 	p.must("PUT", "/api/v1/subscriptions/"+name, `{"types":["order.*"],"destination":{"pull":{"ackWait":"3s"}}`+more+`}`)
 }
 
-// metrics returns what /metrics says.
-func (p *platform) metrics() string {
-	p.t.Helper()
-	resp, err := httpClient.Get(p.obs + "/metrics")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return string(text)
-}
-
 // publish publishes n events and returns their IDs.
 func (p *platform) publish(n int) []string {
 	p.t.Helper()
@@ -138,8 +135,14 @@ func TestTwoListenersShareAndOneIsKilled(t *testing.T) {
 		return true
 	})
 	// What the killed one had printed and not settled comes once more, soon.
-	p.until("the queue is empty", 60*time.Second, func() bool {
-		return strings.Contains(p.metrics(), "\nposthorn_queue_depth 0\n")
+	p.until("all are settled", 60*time.Second, func() bool {
+		var page struct {
+			Items []struct{} `json:"items"`
+		}
+		if err := json.Unmarshal([]byte(p.must("GET", "/api/v1/events?status=delivered&limit=1000", "")), &page); err != nil {
+			t.Fatal(err)
+		}
+		return len(page.Items) == len(ids)
 	})
 	twice := 0
 	for id, n := range second.ids() {
@@ -250,13 +253,116 @@ func TestListenForwardsAndDeletesItsSubscription(t *testing.T) {
 		t.Errorf("the listener ended with %v: %s", err, l.stderr)
 	}
 	l.exited <- nil
-	if status, _ := p.api("GET", "/api/v1/subscriptions/"+name, ""); status != 404 {
-		t.Errorf("subscription %s answers %d, want that it was deleted", name, status)
+	if code, _ := p.api("GET", "/api/v1/subscriptions/"+name, ""); code != 404 {
+		t.Errorf("subscription %s answers %d, want that it was deleted", name, code)
 	}
 	if dead := p.deadLetters(); len(dead) > 0 {
 		t.Errorf("%d dead letters", len(dead))
 	}
 	if n := here.count(); n != 3 {
 		t.Errorf("%d requests were made, want 3", n)
+	}
+}
+
+// Over gRPC at a gateway that forwards to the API, and at a dispatcher that is alone.
+func TestStreamsAtAGatewayAndAtADispatcherShare(t *testing.T) {
+	t.Parallel()
+	external, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "nats"), Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = external.Stop() })
+	a := addrs(t, 11)
+	key := "pull-" + strings.Repeat("k", 40)
+	run := func(role, metrics string) *platform {
+		p := &platform{
+			t: t, key: key, http: "http://" + a[0], obs: "http://" + metrics,
+			env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
+			args: []string{
+				"serve", "--role", role, "--data", t.TempDir(), "--nats-url", external.URL(), "--http", a[0], "--grpc", a[1], "--api-http", a[2],
+				"--api-grpc", a[3], "--broker", a[4], "--registry", a[5], "--dispatcher", a[6], "--metrics", metrics,
+			},
+		}
+		t.Cleanup(p.kill)
+		p.start()
+		p.ready()
+		return p
+	}
+	run("broker,api", a[7])
+	run("dispatcher", a[8])
+	gw := run("gateway", a[9])
+	gw.pull("inbox", "")
+
+	type got struct {
+		by string
+		d  *posthornv1.PulledDelivery
+	}
+	came := make(chan got, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for by, addr := range map[string]string{"gateway": a[1], "dispatcher": a[6]} {
+		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		service := posthornv1.NewDeliveriesClient(conn)
+		if _, err := service.Fetch(ctx, &posthornv1.FetchRequest{Subscription: "inbox"}); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("at the %s without a key: error %v, want it refused", by, err)
+		}
+		known := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
+		gw.until("the "+by+" knows the subscription", 30*time.Second, func() bool {
+			_, err := service.Fetch(known, &posthornv1.FetchRequest{Subscription: "inbox"})
+			return err == nil
+		})
+		st, err := service.Receive(known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := &posthornv1.ReceiveRequest_Start{Subscription: "inbox", MaxInFlight: 4}
+		if err := st.Send(&posthornv1.ReceiveRequest{Kind: &posthornv1.ReceiveRequest_Start_{Start: start}}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for {
+				m, err := st.Recv()
+				if err != nil {
+					if ctx.Err() == nil {
+						t.Errorf("the stream at the %s ended: %v", by, err)
+					}
+					return
+				}
+				if m.GetDelivery() == nil {
+					continue
+				}
+				came <- got{by, m.GetDelivery()}
+				ack := &posthornv1.AckRequest{Tokens: []string{m.GetDelivery().GetToken()}}
+				if err := st.Send(&posthornv1.ReceiveRequest{Kind: &posthornv1.ReceiveRequest_Ack{Ack: ack}}); err != nil && ctx.Err() == nil {
+					t.Errorf("the stream at the %s takes no ack: %v", by, err)
+					return
+				}
+			}
+		})
+	}
+	want := gw.publish(200)
+	times, by := map[string]int{}, map[string]int{}
+	for range want {
+		select {
+		case g := <-came:
+			times[g.d.GetEvent().GetId()]++
+			by[g.by]++
+		case <-time.After(60 * time.Second):
+			t.Fatalf("%d of %d deliveries came", len(times), len(want))
+		}
+	}
+	for _, id := range want {
+		if times[id] != 1 {
+			t.Errorf("%s came %d times, want once", id, times[id])
+		}
+	}
+	if by["gateway"] == 0 || by["dispatcher"] == 0 {
+		t.Errorf("they came as %v, want some at each", by)
 	}
 }
