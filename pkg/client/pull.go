@@ -96,19 +96,23 @@ func (r *pulling) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if ctx.Err() != nil {
+		if over(ctx) {
 			return nil
 		}
 		if e, ok := errors.AsType[*Error](err); ok && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout {
 			return err
 		}
 		r.onError(err)
-		if pause(ctx, delay) != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-time.After(delay):
 		}
 		delay = min(2*delay, maxDelay)
 	}
 }
+
+func over(ctx context.Context) bool { return ctx.Err() != nil }
 
 // enter takes all slots that are free, waiting for the first; none if ctx is done.
 func (r *pulling) enter(ctx context.Context) int {

@@ -142,7 +142,7 @@ func (p *Puller) next(ctx context.Context, name string, n int, wait time.Duratio
 			return nil, err
 		}
 		left := time.Until(end)
-		if ctx.Err() != nil || p.stopped() || !first && left <= 0 {
+		if over(ctx) || p.stopped() || !first && left <= 0 {
 			return nil, nil
 		}
 		if sub.MaxInFlight > 0 {
@@ -185,7 +185,7 @@ func (p *Puller) fetch(ctx context.Context, sub *subscription.Subscription, n in
 			continue
 		}
 		if err != nil {
-			if ctx.Err() != nil {
+			if over(ctx) {
 				return nil, nil
 			}
 			return nil, errs.Wrap(err, errs.Unavailable, "the queue cannot be reached; try again")
@@ -208,6 +208,8 @@ func (p *Puller) fetch(ctx context.Context, sub *subscription.Subscription, n in
 	}
 	return nil, nil
 }
+
+func over(ctx context.Context) bool { return ctx.Err() != nil }
 
 // active reports whether deliveries of a subscription may be handed out now.
 func (p *Puller) active(name string) bool {

@@ -94,6 +94,7 @@ directory (--data, POSTHORN_DATA, ` + defaultData + `).
 		newDeadLetter(a),
 		newReplay(a),
 		newLane(a),
+		newListen(a),
 		newUser(a),
 		newKey(a),
 		newSignIn(a),

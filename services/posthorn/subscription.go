@@ -27,7 +27,7 @@ func newSubscription(a *app) *cobra.Command {
 		header:     []string{"NAME", "TYPES", "DESTINATION", "POLICY", "PRIORITY", "STATE", "AGE"},
 		row: func(s *posthornv1.Subscription) []string {
 			return []string{
-				s.GetName(), strings.Join(s.GetTypes(), ","), destination(s), firstOf(s.GetPolicy(), "default"),
+				s.GetName(), strings.Join(s.GetTypes(), ","), destinationText(s), firstOf(s.GetPolicy(), "default"),
 				priority(s.GetPriority()), subscriptionState(s), age(s.GetMeta().GetCreatedAt(), time.Now()),
 			}
 		},
@@ -101,9 +101,9 @@ func subscriptionState(s *posthornv1.Subscription) string {
 	return "on"
 }
 
-// destination shows where a subscription's deliveries go, without what may be
+// destinationText shows where a subscription's deliveries go, without what may be
 // secret in it.
-func destination(s *posthornv1.Subscription) string {
+func destinationText(s *posthornv1.Subscription) string {
 	if n := s.GetDestination().GetNats(); n != nil {
 		return n.GetUrl() + " " + n.GetSubject()
 	}
@@ -111,7 +111,7 @@ func destination(s *posthornv1.Subscription) string {
 		return q.GetUrl() + " " + q.GetExchange()
 	}
 	if s.GetDestination().GetPull() != nil {
-		return "(pulled)"
+		return "pull"
 	}
 	w := s.GetDestination().GetWebhook()
 	if w == nil {
