@@ -265,7 +265,7 @@ func (r *retention) needed(ctx context.Context, first uint64) (need, error) {
 		}
 		return nil
 	}
-	err = stream.EachByLeader(ctx, r.s.js, topology.StreamDeliveries, topology.LiveDeliveries, 1, 1000, func(m *jetstream.RawStreamMsg) error {
+	err = stream.EachByLeader(ctx, r.s.js, topology.StreamDeliveries, topology.Everything, 1, 1000, func(m *jetstream.RawStreamMsg) error {
 		rev, err := r.revision(ctx, m)
 		if err != nil {
 			return err
@@ -276,7 +276,7 @@ func (r *retention) needed(ctx context.Context, first uint64) (need, error) {
 		// A revision is queued within settled of being written, so that of what is
 		// not routed only the beginning can have the lowest.
 		var until time.Time
-		err = stream.EachByLeader(ctx, r.s.js, topology.StreamEvents, topology.LiveEvents, n.floor+1, 1000, func(m *jetstream.RawStreamMsg) error {
+		err = stream.EachByLeader(ctx, r.s.js, topology.StreamEvents, topology.Everything, n.floor+1, 1000, func(m *jetstream.RawStreamMsg) error {
 			if until.IsZero() {
 				until = m.Time.Add(r.settled)
 			} else if m.Time.After(until) {
@@ -319,7 +319,7 @@ func (r *retention) revision(ctx context.Context, m *jetstream.RawStreamMsg) (ui
 // events that are too young to be taken for orphans must be among them to go.
 func (r *retention) queued(ctx context.Context, floor uint64) (map[uint64]bool, error) {
 	revs := map[uint64]bool{}
-	err := stream.Each(ctx, r.s.js, topology.StreamEvents, topology.LiveEvents, time.Time{}, 1000, func(m *jetstream.RawStreamMsg) error {
+	err := stream.Each(ctx, r.s.js, topology.StreamEvents, topology.Everything, time.Time{}, 1000, func(m *jetstream.RawStreamMsg) error {
 		if m.Sequence > floor || len(revs) == passLimit {
 			return errEnough
 		}
@@ -418,7 +418,7 @@ func (r *retention) walk(ctx context.Context, w *walk) (err error) {
 func (r *retention) forget(ctx context.Context, first, floor uint64) error {
 	last := uint64(0)
 	var payloads []string
-	err := stream.Each(ctx, r.s.js, topology.StreamEvents, topology.LiveEvents, time.Time{}, 1000, func(m *jetstream.RawStreamMsg) error {
+	err := stream.Each(ctx, r.s.js, topology.StreamEvents, topology.Everything, time.Time{}, 1000, func(m *jetstream.RawStreamMsg) error {
 		rev, err := strconv.ParseUint(m.Header.Get(topology.HeaderRevision), 10, 64)
 		if m.Sequence > floor || err == nil && rev >= first || len(payloads) == passLimit {
 			return errEnough
