@@ -121,10 +121,13 @@ func classOf(ctx context.Context, err error) string {
 	if isTLS(err) {
 		return destination.ClassTLS
 	}
+	if e, ok := errors.AsType[*amqp091.Error](err); ok && e.Code == amqp091.AccessRefused {
+		return destination.ClassAuth
+	}
 	if _, ok := errors.AsType[*downError](err); ok {
 		return destination.ClassConnect
 	}
-	if e, ok := errors.AsType[*amqp091.Error](err); ok && (e.Code == amqp091.ConnectionForced || e.Code == amqp091.ErrClosed.Code) {
+	if e, ok := errors.AsType[*amqp091.Error](err); ok && (e.Code == amqp091.ConnectionForced || e.Code == amqp091.ErrClosed.Code || e.Code == amqp091.FrameError) {
 		return destination.ClassClosed
 	}
 	if errors.Is(err, errLost) || errors.Is(err, net.ErrClosed) {

@@ -266,7 +266,7 @@ func TestErrorClasses(t *testing.T) {
 		class string
 	}{
 		{"nobody listens", &posthornv1.Amqp{Url: "amqp://127.0.0.1:1", Username: "u", Exchange: "x"}, destination.ClassConnect},
-		{"a wrong password", &posthornv1.Amqp{Url: s.URL(), Username: "guest", Password: proto.String("hush-hush"), Exchange: "x"}, destination.ClassConnect},
+		{"a wrong password", &posthornv1.Amqp{Url: s.URL(), Username: "guest", Password: proto.String("hush-hush"), Exchange: "x"}, destination.ClassAuth},
 		{"a private address", &posthornv1.Amqp{Url: "amqp://10.0.0.1", Username: "u", Exchange: "x"}, destination.ClassBlocked},
 		{"no TLS there", &posthornv1.Amqp{Url: strings.Replace(s.URL(), "amqp:", "amqps:", 1), Username: "u", Exchange: "x"}, destination.ClassTLS},
 	}
