@@ -149,10 +149,6 @@ func summarize(m *jetstream.RawStreamMsg) (Summary, bool) {
 	}, true
 }
 
-// serverSkew is how far the clocks of two servers of one cluster may differ. Each
-// second of it is a second's records to be read for every page.
-const serverSkew = 5 * time.Second
-
 // statuses fills in what became of the events of a page, from one read each of
 // the records, the queue and the dead letters since the oldest.
 func (t *Tracer) statuses(ctx context.Context, page []Summary) error {
@@ -163,7 +159,7 @@ func (t *Tracer) statuses(ctx context.Context, page []Summary) error {
 	for i := range page {
 		known[page[i].ID] = newSummary()
 	}
-	since := page[len(page)-1].Received.Add(-serverSkew)
+	since := page[len(page)-1].Received.Add(-skew)
 	wanted := func(id []byte) bool { return known[string(id)] != nil }
 	if err := t.ledger.Latest(ctx, since, wanted, func(a *event.Attempt) { known[a.Event].attempt(a) }); err != nil {
 		return err
