@@ -101,7 +101,7 @@ func EventFilter(typeTokens string) string { return "events.*.*." + typeTokens }
 // EventsOf returns the filter on EVENTS for all events of a context, or of all with "".
 func EventsOf(context string) string {
 	if context == "" {
-		return Everything
+		return LiveEvents
 	}
 	return "events.*." + context + ".>"
 }
@@ -274,11 +274,6 @@ const (
 	LiveDeliveries = "deliveries.>"
 	LiveEvents     = "events.>"
 )
-
-// Everything is the filter for all messages of a stream. The server serves it in
-// order; for a filter with wildcards it looks through its index of subjects for every
-// message, which is slow where there are many.
-const Everything = ">"
 
 // NextSubject is where a pull request for a consumer goes.
 func NextSubject(stream, consumer string) string {

@@ -112,7 +112,7 @@ func (l *Letters) List(ctx context.Context, q Query) ([]event.DeadLetter, string
 		}
 		before = n
 	}
-	filter := topology.Everything
+	filter := topology.DeadLettersAll
 	if q.Subscription != "" {
 		filter = topology.DeadLetterSubject(q.Subscription)
 	}

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -98,38 +97,21 @@ func (l *Ledger) Attempts(ctx context.Context, eventID string, since time.Time) 
 	return out, nil
 }
 
-// Latest calls f with the records since a time, oldest first, of the events that are
-// wanted. Those of others are not decoded, which is most of the work.
-func (l *Ledger) Latest(ctx context.Context, since time.Time, wanted func(eventID []byte) bool, f func(*event.Attempt)) error {
-	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.Everything, since, readBatch,
+// Latest calls f with the records since a time, oldest first.
+func (l *Ledger) Latest(ctx context.Context, since time.Time, f func(*event.Attempt)) error {
+	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.LiveAttempts, since, readBatch,
 		func(m *jetstream.RawStreamMsg) error {
-			if id, ok := eventOf(m.Data); ok && !wanted(id) {
-				return nil
-			}
 			var a event.Attempt
 			if err := json.Unmarshal(m.Data, &a); err != nil {
 				return fmt.Errorf("ledger: decode record %d: %w", m.Sequence, err)
 			}
-			if wanted([]byte(a.Event)) {
-				f(&a)
-			}
+			f(&a)
 			return nil
 		})
 	if err != nil {
 		return fmt.Errorf("ledger: read attempts: %w", err)
 	}
 	return nil
-}
-
-// eventOf reads the event's ID from a record as [Ledger.Record] writes it: it stands
-// first, and has nothing to be escaped. Anything else is for the decoder.
-func eventOf(data []byte) ([]byte, bool) {
-	rest, ok := bytes.CutPrefix(data, []byte(`{"event":"`))
-	if !ok {
-		return nil, false
-	}
-	id, _, ok := bytes.Cut(rest, []byte(`"`))
-	return id, ok && !bytes.ContainsRune(id, '\\')
 }
 
 // Reject writes a rejection. Texts that are too long or not UTF-8 are mended.

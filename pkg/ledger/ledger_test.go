@@ -60,7 +60,7 @@ func TestAttemptsAreReadBackByEvent(t *testing.T) {
 		t.Errorf("attempts of no event: got %v and error %v, want nothing", got, err)
 	}
 	n := 0
-	if err := l.Latest(t.Context(), time.Time{}, func([]byte) bool { return true }, func(*event.Attempt) { n++ }); err != nil || n != 600 {
+	if err := l.Latest(t.Context(), time.Time{}, func(*event.Attempt) { n++ }); err != nil || n != 600 {
 		t.Errorf("all attempts: got %d and error %v, want 600", n, err)
 	}
 }

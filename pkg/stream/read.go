@@ -140,9 +140,8 @@ const (
 	jetstreamNumPending   = "Nats-Num-Pending"
 )
 
-// How many sequences Backwards looks at in one request: few at first, as a page is
-// often full at once, and twice as many each time that it is not.
-const window, maxWindow = 500, 8000
+// window is how many sequences Backwards looks at in one request.
+const window = 500
 
 // maxLookBack bounds what one call of Backwards reads.
 const maxLookBack = 200_000
@@ -165,10 +164,10 @@ func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject stri
 	if before > maxLookBack {
 		stop = before - maxLookBack
 	}
-	for size := uint64(window); before > state.FirstSeq && before > stop && state.Msgs > 0; size = min(2*size, maxWindow) {
+	for before > state.FirstSeq && before > stop && state.Msgs > 0 {
 		from := max(state.FirstSeq, 1)
-		if before > from+size {
-			from = before - size
+		if before > from+window {
+			from = before - window
 		}
 		page, err := between(ctx, js, stream, subject, from, before)
 		if err != nil {

@@ -3,7 +3,6 @@ package trace
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -37,17 +36,8 @@ type Summary struct {
 	Status                            string
 }
 
-const (
-	// scanPage is how many events are looked at at once for those of a status: the
-	// records are read once for all of them.
-	scanPage = 1000
-	// scanFor is how long one call looks for the first of them.
-	scanFor = 2 * time.Second
-)
-
 // List returns a page of events, newest first, and the cursor of the next, ""
-// on the last. A page may have fewer events than there is room for, or none, where
-// those of a status are rare: the next goes on where it ended.
+// on the last.
 func (t *Tracer) List(ctx context.Context, q Query) ([]Summary, string, error) {
 	var before uint64
 	if q.Cursor != "" {
@@ -61,12 +51,8 @@ func (t *Tracer) List(ctx context.Context, q Query) ([]Summary, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	scan := q
-	if q.Status != "" {
-		scan.Limit = max(q.Limit, scanPage)
-	}
-	for begun := time.Now(); ; {
-		page, next, err := t.page(ctx, &scan, keep, before)
+	for {
+		page, next, err := t.page(ctx, &q, keep, before)
 		if err != nil {
 			return nil, "", err
 		}
@@ -74,19 +60,23 @@ func (t *Tracer) List(ctx context.Context, q Query) ([]Summary, string, error) {
 			return nil, "", err
 		}
 		if q.Status != "" {
-			page = slices.DeleteFunc(page, func(s Summary) bool { return s.Status != q.Status })
-			if len(page) > q.Limit {
-				page = page[:q.Limit]
-				next = page[q.Limit-1].Sequence
+			wanted := page[:0]
+			for _, s := range page {
+				if s.Status == q.Status {
+					wanted = append(wanted, s)
+				}
 			}
+			// A page without a hit is not the end; go on, until there is one.
+			if len(wanted) == 0 && next > 0 && ctx.Err() == nil {
+				before = next
+				continue
+			}
+			page = wanted
 		}
 		if next == 0 {
 			return page, "", nil
 		}
-		if q.Status == "" || len(page) > 0 || time.Since(begun) > scanFor {
-			return page, strconv.FormatUint(next, 10), nil
-		}
-		before = next
+		return page, strconv.FormatUint(next, 10), nil
 	}
 }
 
@@ -112,7 +102,7 @@ func (q *Query) filter() (func(*Summary) bool, error) {
 func (t *Tracer) page(ctx context.Context, q *Query, keep func(*Summary) bool, before uint64) ([]Summary, uint64, error) {
 	var out []Summary
 	past := false
-	next, err := stream.Backwards(ctx, t.js, topology.StreamEvents, topology.Everything, before, func(m *jetstream.RawStreamMsg) (bool, error) {
+	next, err := stream.Backwards(ctx, t.js, topology.StreamEvents, topology.LiveEvents, before, func(m *jetstream.RawStreamMsg) (bool, error) {
 		if !q.From.IsZero() && m.Time.Before(q.From) {
 			past = true
 			return false, nil
@@ -160,8 +150,11 @@ func (t *Tracer) statuses(ctx context.Context, page []Summary) error {
 		known[page[i].ID] = newSummary()
 	}
 	since := page[len(page)-1].Received.Add(-skew)
-	wanted := func(id []byte) bool { return known[string(id)] != nil }
-	if err := t.ledger.Latest(ctx, since, wanted, func(a *event.Attempt) { known[a.Event].attempt(a) }); err != nil {
+	if err := t.ledger.Latest(ctx, since, func(a *event.Attempt) {
+		if s := known[a.Event]; s != nil {
+			s.attempt(a)
+		}
+	}); err != nil {
 		return err
 	}
 	if err := t.eachQueued(ctx, since, func(id string, d delivery, _ time.Time) {

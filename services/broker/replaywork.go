@@ -444,7 +444,7 @@ func (w *replaying) lookBack(ctx context.Context) error {
 		return nil
 	}
 	w.again, w.repeated = w.job.Ahead, map[string]bool{}
-	err = stream.EachByLeader(ctx, w.js, topology.StreamDeliveries, topology.Everything, w.job.QueuedFrom, 1000, func(m *jetstream.RawStreamMsg) error {
+	err = stream.EachByLeader(ctx, w.js, topology.StreamDeliveries, topology.LiveDeliveries, w.job.QueuedFrom, 1000, func(m *jetstream.RawStreamMsg) error {
 		d, ok := topology.ParseDeliverySubject(m.Subject)
 		if ok && m.Header.Get(topology.HeaderRound) == fmt.Sprint(w.job.Round()) {
 			d.Event, d.Round = string(m.Data), w.job.Round()
