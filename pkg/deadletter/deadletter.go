@@ -67,7 +67,7 @@ func (l *Letters) Get(ctx context.Context, id string) (event.DeadLetter, error) 
 	if err != nil {
 		return event.DeadLetter{}, fmt.Errorf("deadletter: get %s: %w", id, err)
 	}
-	return decode(m.Data, m.Sequence)
+	return Decode(m.Data, m.Sequence)
 }
 
 // Remove deletes a dead letter. It reports false if somebody else did.
@@ -126,7 +126,7 @@ func (l *Letters) List(ctx context.Context, q Query) ([]event.DeadLetter, string
 		if !q.To.IsZero() && !m.Time.Before(q.To) {
 			return true, nil
 		}
-		d, err := decode(m.Data, m.Sequence)
+		d, err := Decode(m.Data, m.Sequence)
 		if err != nil {
 			return false, err
 		}
@@ -149,17 +149,21 @@ func (q *Query) match(d *event.DeadLetter) bool {
 	if q.Event != "" && d.Event != q.Event || q.Context != "" && d.Context != q.Context {
 		return false
 	}
-	if q.Status == "" {
-		return true
-	}
-	status := strconv.Itoa(d.Status)
-	if family, ok := strings.CutSuffix(q.Status, "xx"); ok {
-		return len(status) == 3 && strings.HasPrefix(status, family)
-	}
-	return status == q.Status
+	return q.Status == "" || StatusIs(d.Status, q.Status)
 }
 
-func decode(data []byte, seq uint64) (event.DeadLetter, error) {
+// StatusIs reports whether an HTTP status is the one that is wanted, "503", or of
+// the family, "5xx". It is 0 where there was no answer.
+func StatusIs(status int, want string) bool {
+	text := strconv.Itoa(status)
+	if family, ok := strings.CutSuffix(want, "xx"); ok {
+		return len(text) == 3 && strings.HasPrefix(text, family)
+	}
+	return text == want
+}
+
+// Decode reads the message of a dead letter.
+func Decode(data []byte, seq uint64) (event.DeadLetter, error) {
 	var d event.DeadLetter
 	if err := json.Unmarshal(data, &d); err != nil {
 		return d, fmt.Errorf("deadletter: decode %d: %w", seq, err)

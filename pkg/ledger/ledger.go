@@ -82,9 +82,9 @@ func (l *Ledger) Attempts(ctx context.Context, eventID string, since time.Time) 
 	var out []event.Attempt
 	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.AttemptFilter(eventID), since, readBatch,
 		func(m *jetstream.RawStreamMsg) error {
-			var a event.Attempt
-			if err := json.Unmarshal(m.Data, &a); err != nil {
-				return fmt.Errorf("ledger: decode record %d: %w", m.Sequence, err)
+			a, err := Decode(m.Data, m.Sequence)
+			if err != nil {
+				return err
 			}
 			if a.Event == eventID {
 				out = append(out, a)
@@ -97,13 +97,22 @@ func (l *Ledger) Attempts(ctx context.Context, eventID string, since time.Time) 
 	return out, nil
 }
 
+// Decode reads the message of an attempt.
+func Decode(data []byte, seq uint64) (event.Attempt, error) {
+	var a event.Attempt
+	if err := json.Unmarshal(data, &a); err != nil {
+		return a, fmt.Errorf("ledger: decode record %d: %w", seq, err)
+	}
+	return a, nil
+}
+
 // Latest calls f with the records since a time, oldest first.
 func (l *Ledger) Latest(ctx context.Context, since time.Time, f func(*event.Attempt)) error {
 	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.LiveAttempts, since, readBatch,
 		func(m *jetstream.RawStreamMsg) error {
-			var a event.Attempt
-			if err := json.Unmarshal(m.Data, &a); err != nil {
-				return fmt.Errorf("ledger: decode record %d: %w", m.Sequence, err)
+			a, err := Decode(m.Data, m.Sequence)
+			if err != nil {
+				return err
 			}
 			f(&a)
 			return nil

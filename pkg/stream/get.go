@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,21 +39,61 @@ func GetLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*Messa
 	if err != nil {
 		return nil, fmt.Errorf("stream: get the last of %s: %w", subject, err)
 	}
+	return direct(resp, subject)
+}
+
+// direct reads the answer to a direct get.
+func direct(resp *nats.Msg, subject string) (*Message, error) {
 	if status := resp.Header.Get("Status"); status != "" {
 		if status == "404" {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("stream: get the last of %s: status %s %s", subject, status, resp.Header.Get("Description"))
+		return nil, fmt.Errorf("stream: get from %s: status %s %s", subject, status, resp.Header.Get("Description"))
 	}
 	seq, err := strconv.ParseUint(resp.Header.Get(jetstream.SequenceHeader), 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("stream: get the last of %s: sequence: %w", subject, err)
+		return nil, fmt.Errorf("stream: get from %s: sequence: %w", subject, err)
 	}
 	at, err := time.Parse(time.RFC3339Nano, resp.Header.Get(jetstream.TimeStampHeaer))
 	if err != nil {
-		return nil, fmt.Errorf("stream: get the last of %s: time: %w", subject, err)
+		return nil, fmt.Errorf("stream: get from %s: time: %w", subject, err)
 	}
 	return &Message{Subject: subject, Sequence: seq, Time: at, Header: resp.Header, Data: resp.Data}, nil
+}
+
+// Get returns the message with a sequence, from whichever replica is nearest; it
+// may lag.
+func Get(ctx context.Context, nc *nats.Conn, stream string, seq uint64) (*Message, error) {
+	resp, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
+	if err != nil {
+		return nil, fmt.Errorf("stream: get %d of %s: %w", seq, stream, err)
+	}
+	return direct(resp, resp.Header.Get(jetstream.SubjectHeader))
+}
+
+// atOnce is how many messages GetAll asks for before it has an answer.
+const atOnce = 16
+
+// GetAll returns the messages with the sequences, nil for one that is not there.
+func GetAll(ctx context.Context, nc *nats.Conn, stream string, seqs []uint64) ([]*Message, error) {
+	out := make([]*Message, len(seqs))
+	errs := make([]error, len(seqs))
+	slots := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i := range seqs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if out[i], errs[i] = Get(ctx, nc, stream, seqs[i]); errors.Is(errs[i], ErrNotFound) {
+				out[i], errs[i] = GetFromLeader(ctx, nc, stream, seqs[i])
+			}
+			if errors.Is(errs[i], ErrNotFound) {
+				out[i], errs[i] = nil, nil
+			}
+		})
+	}
+	wg.Wait()
+	return out, errors.Join(errs...)
 }
 
 // GetLastFromLeader returns the newest message on a subject by the word of the

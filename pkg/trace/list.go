@@ -12,6 +12,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/ledger"
 	"github.com/posthornhq/posthorn/pkg/pattern"
 	"github.com/posthornhq/posthorn/pkg/stream"
 )
@@ -21,10 +22,14 @@ type Query struct {
 	Type                    string // a type or a pattern of types
 	Source, Context, Tenant string
 	Status                  string
-	Direction               *event.Direction
-	From, To                time.Time // of acceptance; From is included, To is not
-	Limit                   int
-	Cursor                  string
+	// ID is that of the only event wanted; Subscription keeps those that have a
+	// delivery to it, whose status then counts alone; Answer is the HTTP status of
+	// the last attempt at some delivery: "503", "5xx", or "0" for no answer.
+	ID, Subscription, Answer string
+	Direction                *event.Direction
+	From, To                 time.Time // of acceptance; From is included, To is not
+	Limit                    int
+	Cursor                   string
 }
 
 // A Summary is an event in a list.
@@ -51,33 +56,36 @@ func (t *Tracer) List(ctx context.Context, q Query) ([]Summary, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	for {
+	if page, next, ok, err := t.listIndexed(ctx, &q, keep, before); ok || err != nil {
+		return page, cursorOf(next), err
+	}
+	for end := time.Now().Add(listFor); ; {
 		page, next, err := t.page(ctx, &q, keep, before)
 		if err != nil {
 			return nil, "", err
 		}
-		if err := t.statuses(ctx, page); err != nil {
+		if page, err = t.statuses(ctx, &q, page); err != nil {
 			return nil, "", err
 		}
-		if q.Status != "" {
-			wanted := page[:0]
-			for _, s := range page {
-				if s.Status == q.Status {
-					wanted = append(wanted, s)
-				}
-			}
-			// A page without a hit is not the end; go on, until there is one.
-			if len(wanted) == 0 && next > 0 && ctx.Err() == nil {
-				before = next
-				continue
-			}
-			page = wanted
+		// A page without a hit is not the end; go on, until there is one or it takes
+		// too long.
+		if len(page) == 0 && next > 0 && ctx.Err() == nil && time.Now().Before(end) {
+			before = next
+			continue
 		}
-		if next == 0 {
-			return page, "", nil
-		}
-		return page, strconv.FormatUint(next, 10), nil
+		return page, cursorOf(next), nil
 	}
+}
+
+// listFor is how long a list looks for the first hit. Then it answers with an
+// empty page and a cursor.
+const listFor = 10 * time.Second
+
+func cursorOf(next uint64) string {
+	if next == 0 {
+		return ""
+	}
+	return strconv.FormatUint(next, 10)
 }
 
 func (q *Query) filter() (func(*Summary) bool, error) {
@@ -91,6 +99,7 @@ func (q *Query) filter() (func(*Summary) bool, error) {
 	}
 	return func(s *Summary) bool {
 		return (types == nil || types.Match(s.Type)) &&
+			(q.ID == "" || s.ID == q.ID) &&
 			(q.Source == "" || s.Source == q.Source) &&
 			(q.Context == "" || s.Context == q.Context) &&
 			(q.Tenant == "" || s.Tenant == q.Tenant) &&
@@ -139,60 +148,121 @@ func summarize(m *jetstream.RawStreamMsg) (Summary, bool) {
 	}, true
 }
 
-// statuses fills in what became of the events of a page, from one read each of
-// the records, the queue and the dead letters since the oldest.
-func (t *Tracer) statuses(ctx context.Context, page []Summary) error {
-	if len(page) == 0 {
-		return nil
+// facts are what is known of an event's deliveries.
+type facts struct {
+	attempts     []attemptKind // in the order of time
+	queued, dead []delivery
+}
+
+// judge puts facts together, those of one subscription alone if the query names
+// one, and reports whether the query wants such an event, whatever its status.
+func (f *facts) judge(q *Query) (status string, wanted bool) {
+	sum := newSummary()
+	type answer struct{ round, status int }
+	last := map[string]answer{}
+	theirs := func(sub string) bool {
+		ok := q.Subscription == "" || sub == q.Subscription
+		wanted = wanted || ok
+		return ok
 	}
-	known := make(map[string]*summary, len(page))
+	for _, a := range f.attempts {
+		if !theirs(a.subscription) {
+			continue
+		}
+		sum.attempt(&event.Attempt{Subscription: a.subscription, Round: a.round, Outcome: a.outcome})
+		if a.outcome != ledger.Unmatched && a.round >= last[a.subscription].round {
+			last[a.subscription] = answer{a.round, a.status}
+		}
+	}
+	for _, d := range f.queued {
+		if theirs(d.subscription) {
+			sum.queued(d)
+		}
+	}
+	for _, d := range f.dead {
+		if theirs(d.subscription) {
+			sum.dead(d)
+		}
+	}
+	wanted = wanted || q.Subscription == ""
+	if q.Answer != "" {
+		some := false
+		for _, a := range last {
+			some = some || deadletter.StatusIs(a.status, q.Answer)
+		}
+		wanted = wanted && some
+	}
+	return sum.status(), wanted
+}
+
+// decide gives the events of a page their statuses and keeps those that the query
+// wants.
+func (q *Query) decide(page []Summary, known []facts, routed uint64) []Summary {
+	kept := page[:0]
+	for i, s := range page {
+		status, ok := known[i].judge(q)
+		if status == Accepted && s.Sequence <= routed {
+			status = Pending
+		}
+		if s.Status = status; ok && (q.Status == "" || status == q.Status) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// statuses finds out what became of the events of a page, from one read each of
+// the records, the queue and the dead letters since the oldest.
+func (t *Tracer) statuses(ctx context.Context, q *Query, page []Summary) ([]Summary, error) {
+	if len(page) == 0 {
+		return page, nil
+	}
+	known := make([]facts, len(page))
+	of := make(map[string]*facts, len(page))
 	for i := range page {
-		known[page[i].ID] = newSummary()
+		of[page[i].ID] = &known[i]
 	}
 	since := page[len(page)-1].Received.Add(-skew)
 	if err := t.ledger.Latest(ctx, since, func(a *event.Attempt) {
-		if s := known[a.Event]; s != nil {
-			s.attempt(a)
+		if f := of[a.Event]; f != nil {
+			f.attempts = append(f.attempts, attemptKind{a.Subscription, a.Outcome, a.Round, a.Status})
 		}
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	if err := t.eachQueued(ctx, since, func(id string, d delivery, _ time.Time) {
-		if s := known[id]; s != nil {
-			s.queued(d)
+		if f := of[id]; f != nil {
+			f.queued = append(f.queued, d)
 		}
 	}); err != nil {
-		return err
+		return nil, err
 	}
-	if err := t.buried(ctx, since, known); err != nil {
-		return err
+	if err := t.buried(ctx, since, of); err != nil {
+		return nil, err
 	}
-	consumer, err := t.js.Consumer(ctx, topology.StreamEvents, topology.ConsumerRouter)
-	if err != nil {
-		return fmt.Errorf("trace: look at the router: %w", err)
-	}
-	routed := consumer.CachedInfo().AckFloor.Stream
-	for i := range page {
-		page[i].Status = known[page[i].ID].status()
-		if page[i].Status == Accepted && page[i].Sequence <= routed {
-			page[i].Status = Pending
-		}
-	}
-	return nil
+	routed, err := t.routed(ctx)
+	return q.decide(page, known, routed), err
 }
 
-// buried tells the summaries of the dead letters since a time, at most lookFor of them.
-func (t *Tracer) buried(ctx context.Context, since time.Time, known map[string]*summary) error {
-	const batch = 1000
-	before := ""
-	for range lookFor / batch {
-		letters, next, err := t.letters.List(ctx, deadletter.Query{From: since, Before: before, Limit: batch})
+// routed returns up to where events are routed.
+func (t *Tracer) routed(ctx context.Context) (uint64, error) {
+	consumer, err := t.js.Consumer(ctx, topology.StreamEvents, topology.ConsumerRouter)
+	if err != nil {
+		return 0, fmt.Errorf("trace: look at the router: %w", err)
+	}
+	return consumer.CachedInfo().AckFloor.Stream, nil
+}
+
+// buried adds the dead letters since a time.
+func (t *Tracer) buried(ctx context.Context, since time.Time, of map[string]*facts) error {
+	for before := ""; ; {
+		letters, next, err := t.letters.List(ctx, deadletter.Query{From: since, Before: before, Limit: 1000})
 		if err != nil {
 			return err
 		}
 		for i := range letters {
-			if s := known[letters[i].Event]; s != nil {
-				s.dead(delivery{letters[i].Subscription, letters[i].Round})
+			if f := of[letters[i].Event]; f != nil {
+				f.dead = append(f.dead, delivery{letters[i].Subscription, letters[i].Round})
 			}
 		}
 		if next == "" {
@@ -200,5 +270,4 @@ func (t *Tracer) buried(ctx context.Context, since time.Time, known map[string]*
 		}
 		before = next
 	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -53,11 +54,13 @@ type Tracer struct {
 	events  *store.Store
 	ledger  *ledger.Ledger
 	letters *deadletter.Letters
+	index   atomic.Pointer[index]
+	indexed chan struct{}
 }
 
 // New returns a Tracer.
 func New(js jetstream.JetStream, events *store.Store, l *ledger.Ledger, letters *deadletter.Letters) *Tracer {
-	return &Tracer{js: js, events: events, ledger: l, letters: letters}
+	return &Tracer{js: js, events: events, ledger: l, letters: letters, indexed: make(chan struct{})}
 }
 
 // skew is how far the clocks of who received an event and of the server that
@@ -84,7 +87,7 @@ func (t *Tracer) Trace(ctx context.Context, id string) (*Trace, error) {
 	if seq > 0 {
 		add(Entry{At: at, Step: "stored", Outcome: "ok", Detail: "EVENTS sequence " + strconv.FormatUint(seq, 10) + ", revision " + revision})
 	}
-	attempts, err := t.ledger.Attempts(ctx, id, ev.Received.Add(-skew))
+	attempts, err := t.attemptsOf(ctx, ev)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +120,7 @@ func (t *Tracer) Trace(ctx context.Context, id string) (*Trace, error) {
 			add(Entry{At: at, Step: "routed", Outcome: "ok", Detail: "waits for its first attempt", Subscription: d.subscription, Round: d.round})
 		}
 	}
-	letters, _, err := t.letters.List(ctx, deadletter.Query{Event: id, From: ev.Received.Add(-skew), Limit: 1000})
+	letters, err := t.lettersOf(ctx, ev)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +141,16 @@ const lookFor = 20_000
 
 // stored finds where an event's ID stands on EVENTS.
 func (t *Tracer) stored(ctx context.Context, ev *event.Event) (seq uint64, at time.Time, revision string, err error) {
+	if msg, ok, err := t.known(ctx, func(x *index) ([]uint64, bool) { return x.events.sequences(ev.ID, ev.Received.Add(-skew)) }, topology.StreamEvents); err != nil {
+		return 0, time.Time{}, "", err
+	} else if ok {
+		for _, m := range msg {
+			if m != nil {
+				return m.Sequence, m.Time, m.Header.Get(topology.HeaderRevision), nil
+			}
+		}
+		return 0, time.Time{}, "", nil
+	}
 	n := 0
 	subject := topology.EventSubject(ev.Direction, ev.Context, pattern.EncodeType(ev.Type))
 	err = stream.Each(ctx, t.js, topology.StreamEvents, subject, ev.Received.Add(-skew), 500, func(m *jetstream.RawStreamMsg) error {

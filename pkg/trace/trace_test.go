@@ -24,7 +24,8 @@ import (
 
 // rig is what the platform writes, without the platform.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
+	js      jetstream.JetStream
 	store   *store.Store
 	queue   *queue.Queue
 	ledger  *ledger.Ledger
@@ -34,11 +35,11 @@ type rig struct {
 	at      time.Time // of what happens next
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	js := jstest.WithTopology(t, topology.Config{})
 	nc, log := js.Conn(), slog.New(slog.DiscardHandler)
-	r := &rig{t: t, at: time.Now().Add(-10 * time.Second)}
+	r := &rig{t: t, js: js, at: time.Now().Add(-10 * time.Second)}
 	var err error
 	must := func() {
 		t.Helper()

@@ -29,10 +29,14 @@ type EventQuery struct {
 	Type                    string // a type or a pattern of types; valid
 	Source, Context, Tenant string
 	Status                  string // one of [EventStatuses]
-	Direction               *event.Direction
-	From, To                time.Time // of acceptance; From is included, To is not
-	Limit                   int       // 1 to MaxLimit
-	Cursor                  string
+	// ID is that of the only event wanted; Subscription keeps those that have a
+	// delivery to it, whose status then counts alone; Answer is the HTTP status of
+	// the last attempt at some delivery: "503", "5xx", or "0" for no answer.
+	ID, Subscription, Answer string
+	Direction                *event.Direction
+	From, To                 time.Time // of acceptance; From is included, To is not
+	Limit                    int       // 1 to MaxLimit
+	Cursor                   string
 }
 
 // EventStatuses are what can be said of an event and its deliveries together.

@@ -1,0 +1,234 @@
+package trace_test
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/deadletter"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/stream"
+	"github.com/posthornhq/posthorn/pkg/trace"
+)
+
+// indexed is a tracer of the rig that has an index.
+func (r *rig) indexed() *trace.Tracer { return r.indexedFor(0) }
+
+func (r *rig) indexedFor(entries int) *trace.Tracer {
+	r.t.Helper()
+	t := trace.New(r.js, r.store, r.ledger, r.letters)
+	ctx, cancel := context.WithCancel(r.t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := t.Run(ctx, entries, slog.New(slog.DiscardHandler)); err != nil {
+			r.t.Errorf("index: %v", err)
+		}
+	})
+	r.t.Cleanup(func() { cancel(); wg.Wait() })
+	select {
+	case <-t.Indexed():
+	case <-time.After(20 * time.Second):
+		r.t.Fatal("no index within 20s")
+	}
+	return t
+}
+
+// history makes events with all that can happen to them, half of it before mid is
+// called.
+func (r *rig) history(n int, mid func()) []*event.Event {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	pick := func(all ...string) string { return all[rnd.IntN(len(all))] }
+	var evs []*event.Event
+	for i := range n {
+		if i == n/2 {
+			mid()
+		}
+		ev := r.event(func(e *event.Event) {
+			e.Type, e.Source, e.Tenant = pick("order.created", "order.paid", "user.created"), pick("shop", "crm"), pick("", "acme")
+			e.Direction = event.Direction(rnd.IntN(2))
+		})
+		evs = append(evs, ev)
+		for _, sub := range []string{"a", "b"} {
+			switch rnd.IntN(6) {
+			case 0:
+				r.attempt(ev, sub, 1, event.Delivered, 200)
+			case 1:
+				r.attempt(ev, sub, 1, event.Retry, 503)
+			case 2:
+				r.attempt(ev, sub, 1, event.Retry, 429)
+				r.attempt(ev, sub, 2, event.Delivered, 202)
+			case 3:
+				r.attempt(ev, sub, 1, event.Refused, 404)
+				r.dead(ev, sub)
+			case 4:
+				r.queued(ev, sub)
+			}
+		}
+		if rnd.IntN(10) == 0 { // a later round of an old one
+			old := evs[rnd.IntN(len(evs))]
+			r.wait(r.ledger.Record(&event.Attempt{Event: old.ID, Subscription: "a", Round: 3000, Number: 1, Outcome: event.Delivered, Status: 200, At: r.next()}))
+		}
+	}
+	return evs
+}
+
+func all[Q any, T any](t testing.TB, q Q, list func(Q) ([]T, string, error), next func(*Q, string)) []T {
+	t.Helper()
+	var out []T
+	for {
+		page, cursor, err := list(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out = append(out, page...); cursor == "" {
+			return out
+		}
+		next(&q, cursor)
+	}
+}
+
+// The index is for speed: what it answers is what the streams say.
+func TestTheIndexAnswersWhatTheStreamsSay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var with *trace.Tracer
+	// Half is there when the index begins, and half comes later.
+	evs := r.history(300, func() { with = r.indexed() })
+	for range 3 {
+		r.route()
+	}
+	in := event.Incoming
+	queries := map[string]trace.Query{
+		"all": {}, "a pattern": {Type: "order.*"}, "source": {Source: "crm"}, "tenant": {Tenant: "acme"}, "direction": {Direction: &in},
+		"a context that is not there": {Context: "other"},
+		"one event":                   {ID: evs[17].ID},
+		"one subscription":            {Subscription: "b"},
+		"a status of one":             {Subscription: "b", Status: trace.Delivered},
+		"client errors":               {Answer: "4xx"},
+		"server errors of one":        {Answer: "503", Subscription: "a"},
+		"everything":                  {Type: "order.#", Source: "shop", Status: trace.Failed},
+	}
+	for _, status := range []string{trace.Accepted, trace.Unmatched, trace.Pending, trace.Delivered, trace.Retrying, trace.Failed} {
+		queries[status] = trace.Query{Status: status}
+	}
+	page, _, err := r.tracer.List(t.Context(), trace.Query{Limit: 300})
+	if err != nil {
+		t.Fatal(err)
+	}
+	queries["since"] = trace.Query{From: page[100].Received}
+	queries["until"] = trace.Query{To: page[100].Received}
+	queries["between"] = trace.Query{From: page[200].Received, To: page[100].Received, Status: trace.Failed}
+	queries["in the future"] = trace.Query{From: time.Now().Add(time.Hour)}
+	for name, q := range queries {
+		for _, limit := range []int{7, 1000} {
+			q.Limit = limit
+			next := func(q *trace.Query, c string) { q.Cursor = c }
+			want := all(t, q, func(q trace.Query) ([]trace.Summary, string, error) { return r.tracer.List(t.Context(), q) }, next)
+			got := all(t, q, func(q trace.Query) ([]trace.Summary, string, error) { return with.List(t.Context(), q) }, next)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, %d at a time (-streams +index):\n%s", name, limit, diff)
+			}
+		}
+	}
+	for _, ev := range evs[:50] {
+		want, err := r.tracer.Trace(t.Context(), ev.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := with.Trace(t.Context(), ev.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("trace (-streams +index):\n%s", diff)
+		}
+	}
+}
+
+func TestTheIndexListsTheDeadLettersThatAreThere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var with *trace.Tracer
+	evs := r.history(200, func() { with = r.indexed() })
+	s, err := r.js.Stream(t.Context(), topology.StreamDeadLetters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(3); seq < 20; seq += 4 { // retried, or deleted by hand
+		if err := s.DeleteMsg(t.Context(), seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letters, _, err := r.letters.List(t.Context(), deadletter.Query{Limit: 1000})
+	if err != nil || len(letters) < 20 {
+		t.Fatalf("%d dead letters, %v", len(letters), err)
+	}
+	at := func(i int) time.Time {
+		m, err := stream.GetFromLeader(t.Context(), r.js.Conn(), topology.StreamDeadLetters, uint64(100-i)/10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Time
+	}
+	for name, q := range map[string]deadletter.Query{
+		"all": {}, "of one": {Subscription: "b"}, "of nobody": {Subscription: "c"}, "a status": {Status: "5xx"}, "another": {Status: "404"},
+		"an event": {Event: letters[5].Event}, "no event": {Event: evs[0].ID + "x"}, "a context": {Context: "default"},
+		"since": {From: at(0)}, "until": {To: at(0)},
+	} {
+		for _, limit := range []int{3, 1000} {
+			q.Limit = limit
+			next := func(q *deadletter.Query, c string) { q.Before = c }
+			want := all(t, q, func(q deadletter.Query) ([]event.DeadLetter, string, error) { return r.letters.List(t.Context(), q) }, next)
+			got := all(t, q, func(q deadletter.Query) ([]event.DeadLetter, string, error) { return with.DeadLetters(t.Context(), q) }, next)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, %d at a time (-stream +index):\n%s", name, limit, diff)
+			}
+		}
+	}
+}
+
+// What is older than the index covers is read from the streams.
+func TestBeyondTheIndexListsGoOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	with := r.indexedFor(1) // two chunks
+	const n = 18_000
+	pub, err := stream.New(r.js.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.flood(pub, n)
+	got := 0
+	q := trace.Query{Limit: 1000}
+	for {
+		page, cursor, err := with.List(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page {
+			got++
+			want := trace.Delivered
+			if (e.Sequence-1)%10_000 == 9 {
+				want = trace.Failed
+			}
+			if e.Status != want {
+				t.Fatalf("event %d is %s, want %s", e.Sequence, e.Status, want)
+			}
+			if want := uint64(n - got + 1); e.Sequence != want {
+				t.Fatalf("event %d comes where %d was due", e.Sequence, want)
+			}
+		}
+		if q.Cursor = cursor; cursor == "" {
+			break
+		}
+	}
+	if got != n {
+		t.Errorf("listed %d events, want %d", got, n)
+	}
+}
