@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,6 +24,9 @@ type Letters struct {
 	nc  *nats.Conn
 	pub *stream.Publisher
 	js  jetstream.JetStream
+
+	mu     sync.Mutex
+	handle jetstream.Stream
 }
 
 // New returns Letters over one connection. Stream DEADLETTERS must be there.
@@ -76,7 +80,7 @@ func (l *Letters) Remove(ctx context.Context, id string) (bool, error) {
 	if err != nil {
 		return false, errs.New(errs.NotFound, "%q is not the ID of a dead letter", id)
 	}
-	s, err := l.js.Stream(ctx, topology.StreamDeadLetters)
+	s, err := l.stream(ctx)
 	if err == nil {
 		err = s.DeleteMsg(ctx, seq)
 	}
@@ -87,6 +91,21 @@ func (l *Letters) Remove(ctx context.Context, id string) (bool, error) {
 		return false, fmt.Errorf("deadletter: remove %s: %w", id, err)
 	}
 	return true, nil
+}
+
+// stream returns the stream, looked up once: removing many should not ask for it
+// as often.
+func (l *Letters) stream(ctx context.Context) (jetstream.Stream, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.handle == nil {
+		s, err := l.js.Stream(ctx, topology.StreamDeadLetters)
+		if err != nil {
+			return nil, err
+		}
+		l.handle = s
+	}
+	return l.handle, nil
 }
 
 // A Query selects dead letters.
@@ -112,7 +131,7 @@ func (l *Letters) List(ctx context.Context, q Query) ([]event.DeadLetter, string
 		}
 		before = n
 	}
-	filter := topology.DeadLettersAll
+	filter := topology.Everything
 	if q.Subscription != "" {
 		filter = topology.DeadLetterSubject(q.Subscription)
 	}

@@ -108,7 +108,7 @@ func Decode(data []byte, seq uint64) (event.Attempt, error) {
 
 // Latest calls f with the records since a time, oldest first.
 func (l *Ledger) Latest(ctx context.Context, since time.Time, f func(*event.Attempt)) error {
-	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.LiveAttempts, since, readBatch,
+	err := stream.Each(ctx, l.js, topology.StreamAttempts, topology.Everything, since, readBatch,
 		func(m *jetstream.RawStreamMsg) error {
 			a, err := Decode(m.Data, m.Sequence)
 			if err != nil {
@@ -146,7 +146,9 @@ func (l *Ledger) Reject(ctx context.Context, r *event.Rejection) error {
 
 // A Query selects rejections.
 type Query struct {
-	Source   string
+	Source, Context string
+	// Status of the answer: "401", or a family such as "4xx"; empty is any.
+	Status   string
 	From, To time.Time // zero is open
 	Limit    int
 	// Before is the ID of the last one seen; empty begins with the newest.
@@ -166,7 +168,7 @@ func (l *Ledger) Rejections(ctx context.Context, q Query) ([]event.Rejection, st
 	}
 	var out []event.Rejection
 	ended := false // what follows is older than asked for
-	next, err := stream.Backwards(ctx, l.js, topology.StreamRejections, topology.RejectionFilter(q.Source), before, func(m *jetstream.RawStreamMsg) (bool, error) {
+	next, err := stream.Backwards(ctx, l.js, topology.StreamRejections, q.subject(), before, func(m *jetstream.RawStreamMsg) (bool, error) {
 		if !q.From.IsZero() && m.Time.Before(q.From) {
 			ended = true
 			return false, nil
@@ -179,7 +181,9 @@ func (l *Ledger) Rejections(ctx context.Context, q Query) ([]event.Rejection, st
 			return false, fmt.Errorf("ledger: decode rejection %d: %w", m.Sequence, err)
 		}
 		r.ID, r.At = strconv.FormatUint(m.Sequence, 10), m.Time
-		out = append(out, r)
+		if q.match(&r) {
+			out = append(out, r)
+		}
 		return len(out) < q.Limit, nil
 	})
 	if err != nil {
@@ -190,6 +194,30 @@ func (l *Ledger) Rejections(ctx context.Context, q Query) ([]event.Rejection, st
 		cursor = strconv.FormatUint(next, 10)
 	}
 	return out, cursor, nil
+}
+
+// subject returns the narrowest filter on REJECTIONS that holds what q selects.
+func (q *Query) subject() string {
+	if len(q.Status) == 3 && !strings.HasSuffix(q.Status, "xx") {
+		source := q.Source
+		if source == "" {
+			source = "*"
+		}
+		return topology.RejectionSubject(source, q.Status)
+	}
+	if q.Source == "" {
+		return topology.Everything
+	}
+	return topology.RejectionFilter(q.Source)
+}
+
+func (q *Query) match(r *event.Rejection) bool {
+	if q.Context != "" && r.Context != q.Context {
+		return false
+	}
+	family, ok := strings.CutSuffix(q.Status, "xx")
+	status := strconv.Itoa(r.Status)
+	return q.Status == "" || status == q.Status || ok && len(status) == 3 && strings.HasPrefix(status, family)
 }
 
 // text cuts s to what a record holds, as valid UTF-8.

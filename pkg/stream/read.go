@@ -60,26 +60,40 @@ func EachByLeader(ctx context.Context, js jetstream.JetStream, stream, subject s
 	f func(*jetstream.RawStreamMsg) error,
 ) error {
 	for seq = max(seq, 1); ; {
-		n, last, err := From(ctx, js, stream, subject, seq, batch, f)
-		if err != nil {
+		n, last, err := FromByLeader(ctx, js, stream, subject, seq, batch, f)
+		if err != nil || n == 0 {
 			return err
 		}
-		if n > 0 {
-			seq = last + 1
-			continue
-		}
-		m, err := getFromLeader(ctx, js.Conn(), stream, map[string]any{"seq": seq, "next_by_subj": subject})
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := f(&jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Sequence, Header: m.Header, Data: m.Data, Time: m.Time}); err != nil {
-			return err
-		}
-		seq = m.Sequence + 1
+		seq = last + 1
 	}
+}
+
+// FromByLeader is one batch of [EachByLeader]: no message means that the stream
+// has none.
+func FromByLeader(ctx context.Context, js jetstream.JetStream, stream, subject string, seq uint64, batch int,
+	f func(*jetstream.RawStreamMsg) error,
+) (int, uint64, error) {
+	n, last, err := From(ctx, js, stream, subject, seq, batch, f)
+	if err != nil || n > 0 {
+		return n, last, err
+	}
+	m, err := getFromLeader(ctx, js.Conn(), stream, map[string]any{"seq": max(seq, 1), "next_by_subj": subject})
+	if errors.Is(err, ErrNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return 1, m.Sequence, f(&jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Sequence, Header: m.Header, Data: m.Data, Time: m.Time})
+}
+
+// At returns the first sequence of the messages that match a subject filter from
+// a time on, 0 if there is none.
+func At(ctx context.Context, js jetstream.JetStream, stream, subject string, since time.Time) (uint64, error) {
+	seq, _, err := getBatch(ctx, js, stream, 1,
+		[]jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchStartTime(since)},
+		func(*jetstream.RawStreamMsg) error { return nil })
+	return seq, err
 }
 
 // Bounds of one batch. The server would send 64 MiB, as much as it lets wait for
@@ -143,12 +157,14 @@ const (
 // window is how many sequences Backwards looks at in one request.
 const window = 500
 
-// maxLookBack bounds what one call of Backwards reads.
-const maxLookBack = 200_000
+// lookBackFor bounds how long one call of Backwards reads on: somebody waits for a
+// page, and an empty one with a place to go on from is an answer, too.
+const lookBackFor = 150 * time.Millisecond
 
 // Backwards calls f with the messages of a stream that match a subject filter,
-// newest first, beginning before a sequence (0 is the end), until f says false.
-// It returns the sequence to go on before, 0 when the beginning was reached.
+// newest first, beginning before a sequence (0 is the end), until f says false or
+// it has taken a while. It returns the sequence to go on before, 0 when the
+// beginning was reached.
 func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject string, before uint64,
 	f func(*jetstream.RawStreamMsg) (bool, error),
 ) (uint64, error) {
@@ -160,11 +176,11 @@ func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject stri
 	if before == 0 || before > state.LastSeq+1 {
 		before = state.LastSeq + 1
 	}
-	stop := uint64(0)
-	if before > maxLookBack {
-		stop = before - maxLookBack
-	}
-	for before > state.FirstSeq && before > stop && state.Msgs > 0 {
+	end := time.Now().Add(lookBackFor)
+	for begun := before; before > state.FirstSeq && state.Msgs > 0; {
+		if before < begun && time.Now().After(end) {
+			break
+		}
 		from := max(state.FirstSeq, 1)
 		if before > from+window {
 			from = before - window

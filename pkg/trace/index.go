@@ -51,9 +51,9 @@ type index struct {
 func newIndex(js jetstream.JetStream, entries int) *index {
 	seed := maphash.MakeSeed()
 	return &index{
-		events:   newColumn(js, topology.StreamEvents, topology.LiveEvents, seed, entries, readEvent),
-		attempts: newColumn(js, topology.StreamAttempts, topology.LiveAttempts, seed, entries, readAttempt),
-		letters:  newColumn(js, topology.StreamDeadLetters, topology.DeadLettersAll, seed, entries, readLetter),
+		events:   newColumn(js, topology.StreamEvents, topology.Everything, seed, entries, readEvent),
+		attempts: newColumn(js, topology.StreamAttempts, topology.Everything, seed, entries, readAttempt),
+		letters:  newColumn(js, topology.StreamDeadLetters, topology.Everything, seed, entries, readLetter),
 	}
 }
 

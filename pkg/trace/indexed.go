@@ -94,7 +94,7 @@ func (t *Tracer) listIndexed(ctx context.Context, q *Query, keep func(*Summary) 
 // bounds finds the sequences that the query's times mean.
 func (s *scan) bounds(ctx context.Context, before uint64) (uint64, bool, error) {
 	at := func(t time.Time) (uint64, error) {
-		return stream.At(ctx, s.t.js, topology.StreamEvents, topology.LiveEvents, t)
+		return stream.At(ctx, s.t.js, topology.StreamEvents, topology.Everything, t)
 	}
 	if !s.q.From.IsZero() {
 		from, err := at(s.q.From)

@@ -75,7 +75,7 @@ func (t *Tracer) DeadLetters(ctx context.Context, q deadletter.Query) ([]event.D
 // that there is nothing.
 func (t *Tracer) letterBounds(ctx context.Context, q *deadletter.Query, before uint64) (floor, to uint64, err error) {
 	at := func(when time.Time) (uint64, error) {
-		return stream.At(ctx, t.js, topology.StreamDeadLetters, topology.DeadLettersAll, when)
+		return stream.At(ctx, t.js, topology.StreamDeadLetters, topology.Everything, when)
 	}
 	s, err := t.js.Stream(ctx, topology.StreamDeadLetters)
 	if err != nil {

@@ -111,7 +111,7 @@ func (q *Query) filter() (func(*Summary) bool, error) {
 func (t *Tracer) page(ctx context.Context, q *Query, keep func(*Summary) bool, before uint64) ([]Summary, uint64, error) {
 	var out []Summary
 	past := false
-	next, err := stream.Backwards(ctx, t.js, topology.StreamEvents, topology.LiveEvents, before, func(m *jetstream.RawStreamMsg) (bool, error) {
+	next, err := stream.Backwards(ctx, t.js, topology.StreamEvents, topology.Everything, before, func(m *jetstream.RawStreamMsg) (bool, error) {
 		if !q.From.IsZero() && m.Time.Before(q.From) {
 			past = true
 			return false, nil

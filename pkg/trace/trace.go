@@ -184,7 +184,7 @@ func (t *Tracer) queued(ctx context.Context, ev *event.Event) (map[delivery]time
 // queued since a time and still is, at most lookFor of them.
 func (t *Tracer) eachQueued(ctx context.Context, since time.Time, f func(id string, d delivery, at time.Time)) error {
 	n := 0
-	err := stream.Each(ctx, t.js, topology.StreamDeliveries, topology.LiveDeliveries, since, 500, func(m *jetstream.RawStreamMsg) error {
+	err := stream.Each(ctx, t.js, topology.StreamDeliveries, topology.Everything, since, 500, func(m *jetstream.RawStreamMsg) error {
 		if n++; n > lookFor {
 			return errFound
 		}

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
@@ -100,6 +102,27 @@ func (s deadLetterServer) DeleteDeadLetter(ctx context.Context, req *posthornv1.
 	return &emptypb.Empty{}, s.status(ctx, err)
 }
 
+// removeAtOnce is how many dead letters are deleted side by side.
+const removeAtOnce = 32
+
+// removeAll deletes dead letters and returns how many were there.
+func (s deadLetterServer) removeAll(ctx context.Context, ids []string) (int32, error) {
+	var there atomic.Int32
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(removeAtOnce)
+	for _, id := range ids {
+		g.Go(func() error {
+			ok, err := s.deps.DeadLetters.Remove(ctx, id)
+			if ok {
+				there.Add(1)
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	return there.Load(), err
+}
+
 func (s deadLetterServer) DeleteDeadLetters(ctx context.Context, req *posthornv1.DeleteDeadLettersRequest) (*posthornv1.DeleteDeadLettersResponse, error) {
 	out := &posthornv1.DeleteDeadLettersResponse{}
 	selection := &posthornv1.RetryDeadLettersRequest{
@@ -111,16 +134,9 @@ func (s deadLetterServer) DeleteDeadLetters(ctx context.Context, req *posthornv1
 			out.Deleted += int32(len(ids))
 			return nil
 		}
-		for _, id := range ids {
-			there, err := s.deps.DeadLetters.Remove(ctx, id)
-			if err != nil {
-				return err
-			}
-			if there {
-				out.Deleted++
-			}
-		}
-		return nil
+		n, err := s.removeAll(ctx, ids)
+		out.Deleted += n
+		return err
 	})
 	if err != nil {
 		return nil, s.status(ctx, err)

@@ -86,15 +86,15 @@ func deadLetterQuery(req *posthornv1.ListDeadLettersRequest) (DeadLetterQuery, e
 		}
 	}
 	q.Status = req.GetStatus()
-	return q, validStatus(q.Status)
+	return q, validStatus("status", q.Status)
 }
 
-func validStatus(s string) error {
+func validStatus(field, s string) error {
 	if s == "" || len(s) == 3 && s[0] >= '1' && s[0] <= '5' && s[1:] == "xx" {
 		return nil
 	}
 	if n, err := strconv.Atoi(s); err == nil && (n == 0 || n >= 100 && n <= 599) {
 		return nil
 	}
-	return errs.Field("status", `is %q, must be a status such as "503", a family such as "5xx", or "0" for no answer`, s)
+	return errs.Field(field, `is %q, must be a status such as "503", a family such as "5xx", or "0" for no answer`, s)
 }

@@ -91,7 +91,9 @@ type Rejections interface {
 
 // A RejectionQuery says which rejections are wanted. Empty fields want all.
 type RejectionQuery struct {
-	Source   string
+	Source, Context string
+	// Status of the answer: "401", or a family such as "4xx".
+	Status   string
 	From, To time.Time
 	Limit    int // 1 to MaxLimit
 	Cursor   string
@@ -190,6 +192,15 @@ func eventQuery(req *posthornv1.ListEventsRequest) (EventQuery, error) {
 	if q.From, q.To, err = between(req.GetFrom(), req.GetTo()); err != nil {
 		return q, err
 	}
+	q.ID, q.Subscription, q.Answer = req.GetEventId(), req.GetSubscription(), req.GetAnswer()
+	if q.Subscription != "" {
+		if err := pattern.ValidName("subscription", q.Subscription); err != nil {
+			return q, err
+		}
+	}
+	if err := validStatus("answer", q.Answer); err != nil {
+		return q, err
+	}
 	if q.Status != "" && !slices.Contains(EventStatuses, q.Status) {
 		return q, errs.Field("status", "is %q, must be one of %s", q.Status, strings.Join(EventStatuses, ", "))
 	}
@@ -267,7 +278,12 @@ func (s eventServer) ListRejections(ctx context.Context, req *posthornv1.ListRej
 			return nil, s.status(ctx, err)
 		}
 	}
-	found, next, err := s.deps.Rejections.List(ctx, RejectionQuery{Source: req.GetSource(), From: from, To: to, Limit: limit, Cursor: req.GetCursor()})
+	if err := validStatus("status", req.GetStatus()); err != nil {
+		return nil, s.status(ctx, err)
+	}
+	found, next, err := s.deps.Rejections.List(ctx, RejectionQuery{
+		Source: req.GetSource(), Status: req.GetStatus(), Context: req.GetContext(), From: from, To: to, Limit: limit, Cursor: req.GetCursor(),
+	})
 	if err != nil {
 		return nil, s.status(ctx, err)
 	}

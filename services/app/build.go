@@ -172,13 +172,14 @@ func (a *App) build(ctx context.Context) error {
 		Config: buckets.config, Secrets: buckets.secrets, Sealer: sealer, Mirror: cat,
 		Audit: audit.New(state.publisher), Changes: changeViews{js}, Identities: who, Asker: asker, Requests: recording.NewReader(js), Commit: a.wait, Broker: publish, Tester: destinations,
 		Events: eventViews{store: state.events, tracer: state.tracer}, Tracer: traceViews{state.tracer}, Replayer: local, Replays: replayViews{replays}, Lanes: laneViews{lanes, state.queue, cat},
-		Disabled: a.tellDisabled(herald), Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, broker: local},
+		Disabled: a.tellDisabled(herald), Rejections: rejectionViews{state.ledger}, DeadLetters: deadLetterViews{letters: state.letters, tracer: state.tracer, broker: local},
 	}, a.log, api.Config{})
 	if err != nil {
 		return err
 	}
 	if roles.Has(config.API) {
 		a.add("credentials", func(ctx context.Context) error { return a.sealCredentials(ctx, master) }, nil)
+		a.add("query index", func(ctx context.Context) error { return state.tracer.Run(ctx, 0, a.log) }, nil)
 	}
 	if older && roles.Has(config.API) {
 		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)

@@ -65,7 +65,7 @@ func (v traceViews) Trace(ctx context.Context, id string) (*api.Trace, error) {
 type rejectionViews struct{ ledger *ledger.Ledger }
 
 func (v rejectionViews) List(ctx context.Context, q api.RejectionQuery) ([]event.Rejection, string, error) {
-	return v.ledger.Rejections(ctx, ledger.Query{Source: q.Source, From: q.From, To: q.To, Limit: q.Limit, Before: q.Cursor})
+	return v.ledger.Rejections(ctx, ledger.Query{Source: q.Source, Context: q.Context, Status: q.Status, From: q.From, To: q.To, Limit: q.Limit, Before: q.Cursor})
 }
 
 type changeViews struct{ js jetstream.JetStream }
@@ -76,11 +76,12 @@ func (v changeViews) List(ctx context.Context, q audit.Query) ([]audit.Change, s
 
 type deadLetterViews struct {
 	letters *deadletter.Letters
+	tracer  *trace.Tracer
 	broker  *broker.Broker
 }
 
 func (v deadLetterViews) List(ctx context.Context, q api.DeadLetterQuery) ([]event.DeadLetter, string, error) {
-	return v.letters.List(ctx, deadletter.Query{
+	return v.tracer.DeadLetters(ctx, deadletter.Query{
 		Subscription: q.Subscription, Event: q.Event, Context: q.Context, From: q.From, To: q.To,
 		Status: q.Status, Limit: q.Limit, Before: q.Cursor,
 	})

@@ -3,12 +3,14 @@ package broker
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/replay"
+	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/subscription"
 )
 
@@ -24,13 +26,25 @@ type Retried struct {
 // between, the dead letter stays, and another retry queues the same round.
 func (b *Broker) Retry(ctx context.Context, letters *deadletter.Letters, ids []string) []Retried {
 	out := make([]Retried, len(ids))
+	touches := touches{b: b, of: map[string]*touch{}}
+	slots := make(chan struct{}, retryAtOnce)
+	var wg sync.WaitGroup
 	for i, id := range ids {
-		out[i] = b.retry(ctx, letters, id)
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			out[i] = b.retry(ctx, letters, id, &touches)
+		})
 	}
+	wg.Wait()
 	return out
 }
 
-func (b *Broker) retry(ctx context.Context, letters *deadletter.Letters, id string) Retried {
+// retryAtOnce is how many dead letters are retried side by side: each waits for
+// the disk, and they wait for it together.
+const retryAtOnce = 64
+
+func (b *Broker) retry(ctx context.Context, letters *deadletter.Letters, id string, touches *touches) Retried {
 	letter, err := letters.Get(ctx, id)
 	r := Retried{Letter: letter, Err: err}
 	if err != nil {
@@ -46,7 +60,7 @@ func (b *Broker) retry(ctx context.Context, letters *deadletter.Letters, id stri
 		return r
 	}
 	// Written anew, so that retention takes the event for young.
-	ev, revision, err := b.Store.Touch(ctx, letter.Event)
+	ev, revision, err := touches.touch(ctx, letter.Event)
 	if err != nil {
 		r.Err = err
 		return r
@@ -58,6 +72,45 @@ func (b *Broker) retry(ctx context.Context, letters *deadletter.Letters, id stri
 		r.Err = fmt.Errorf("broker: queued again, but: %w", err)
 	}
 	return r
+}
+
+// touches writes each event anew once, however many deliveries of it are retried.
+type touches struct {
+	b  *Broker
+	mu sync.Mutex
+	of map[string]*touch
+}
+
+type touch struct {
+	once     sync.Once
+	ev       *event.Event
+	revision uint64
+	err      error
+}
+
+func (t *touches) touch(ctx context.Context, id string) (*event.Event, uint64, error) {
+	t.mu.Lock()
+	one := t.of[id]
+	if one == nil {
+		one = &touch{}
+		t.of[id] = one
+	}
+	t.mu.Unlock()
+	one.once.Do(func() { one.ev, one.revision, one.err = t.b.touch(ctx, id) })
+	return one.ev, one.revision, one.err
+}
+
+// touchTries is how often touch tries.
+const touchTries = 10
+
+// touch writes an event anew, also if others do at the same moment.
+func (b *Broker) touch(ctx context.Context, id string) (*event.Event, uint64, error) {
+	for n := 1; ; n++ {
+		ev, revision, err := b.Store.Touch(ctx, id)
+		if err == nil || n == touchTries || !stream.WrongSequence(err) {
+			return ev, revision, err
+		}
+	}
 }
 
 func (b *Broker) requeue(ctx context.Context, ev *event.Event, sub *subscription.Subscription, revision uint64, round int) error {
@@ -74,7 +127,7 @@ func (b *Broker) requeue(ctx context.Context, ev *event.Event, sub *subscription
 // Replay delivers a stored event again to all subscriptions that match it now,
 // and returns how many deliveries it queued.
 func (b *Broker) Replay(ctx context.Context, id string) (int, error) {
-	ev, revision, err := b.Store.Touch(ctx, id)
+	ev, revision, err := b.touch(ctx, id)
 	if err != nil {
 		return 0, err
 	}

@@ -57,6 +57,9 @@ func newEventList(a *app) *cobra.Command {
 	f.StringVar(&req.Context, "context", "", "only of this context")
 	f.StringVar(&req.Tenant, "tenant", "", "only for this tenant")
 	f.StringVar(&req.Direction, "direction", "", "incoming or outgoing")
+	f.StringVar(&req.Subscription, "subscription", "", "only with a delivery to this subscription, whose status then counts alone")
+	f.StringVar(&req.EventId, "id", "", "only the event with this ID")
+	f.StringVar(&req.Answer, "answer", "", "HTTP status of the last attempt: 404, 2xx, 4xx, 5xx, or 0 for no answer")
 	addBetween(cmd, &from, &to)
 	f.IntVar(&limit, "limit", 50, "at most this many; 0 is all")
 	return cmd

@@ -2552,12 +2552,19 @@ type ListEventsRequest struct {
 	Type   string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
 	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// accepted, unmatched, pending, delivered, retrying, failed.
-	Status        string                 `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
-	From          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
-	To            *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=to,proto3" json:"to,omitempty"`
-	Context       string                 `protobuf:"bytes,8,opt,name=context,proto3" json:"context,omitempty"`
-	Tenant        string                 `protobuf:"bytes,9,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Direction     string                 `protobuf:"bytes,10,opt,name=direction,proto3" json:"direction,omitempty"`
+	Status    string                 `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	From      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
+	To        *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=to,proto3" json:"to,omitempty"`
+	Context   string                 `protobuf:"bytes,8,opt,name=context,proto3" json:"context,omitempty"`
+	Tenant    string                 `protobuf:"bytes,9,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Direction string                 `protobuf:"bytes,10,opt,name=direction,proto3" json:"direction,omitempty"`
+	// Keeps events with a delivery to this subscription, whose status then counts alone.
+	Subscription string `protobuf:"bytes,11,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// The only event.
+	EventId string `protobuf:"bytes,12,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// HTTP status of the last attempt at some delivery: "404", or a family, "2xx" for
+	// success, "4xx" for client errors, "5xx" for server errors; "0" for no answer.
+	Answer        string `protobuf:"bytes,13,opt,name=answer,proto3" json:"answer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2658,6 +2665,27 @@ func (x *ListEventsRequest) GetTenant() string {
 func (x *ListEventsRequest) GetDirection() string {
 	if x != nil {
 		return x.Direction
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetAnswer() string {
+	if x != nil {
+		return x.Answer
 	}
 	return ""
 }
@@ -3432,12 +3460,15 @@ func (x *Rejection) GetReceipt() []*Step {
 }
 
 type ListRejectionsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Limit         int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
-	Cursor        string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	From          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
-	To            *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Limit  int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Cursor string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Source string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	From   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	To     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	// Of the answer: "401", or a family, "4xx".
+	Status        string `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
+	Context       string `protobuf:"bytes,7,opt,name=context,proto3" json:"context,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3505,6 +3536,20 @@ func (x *ListRejectionsRequest) GetTo() *timestamppb.Timestamp {
 		return x.To
 	}
 	return nil
+}
+
+func (x *ListRejectionsRequest) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *ListRejectionsRequest) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
 }
 
 type ListRejectionsResponse struct {
@@ -6323,7 +6368,7 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x12*\n" +
-	"\x05error\x18\x03 \x01(\v2\x14.posthorn.v1.RefusalR\x05error\"\xb1\x02\n" +
+	"\x05error\x18\x03 \x01(\v2\x14.posthorn.v1.RefusalR\x05error\"\x88\x03\n" +
 	"\x11ListEventsRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
@@ -6335,7 +6380,10 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"\acontext\x18\b \x01(\tR\acontext\x12\x16\n" +
 	"\x06tenant\x18\t \x01(\tR\x06tenant\x12\x1c\n" +
 	"\tdirection\x18\n" +
-	" \x01(\tR\tdirection\"\xa9\x02\n" +
+	" \x01(\tR\tdirection\x12\"\n" +
+	"\fsubscription\x18\v \x01(\tR\fsubscription\x12\x19\n" +
+	"\bevent_id\x18\f \x01(\tR\aeventId\x12\x16\n" +
+	"\x06answer\x18\r \x01(\tR\x06answer\"\xa9\x02\n" +
 	"\fEventSummary\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -6404,13 +6452,15 @@ const file_posthorn_v1_api_proto_rawDesc = "" +
 	"violations\x18\n" +
 	" \x03(\v2\x16.posthorn.v1.ViolationR\n" +
 	"violations\x12+\n" +
-	"\areceipt\x18\v \x03(\v2\x11.posthorn.v1.StepR\areceipt\"\xb9\x01\n" +
+	"\areceipt\x18\v \x03(\v2\x11.posthorn.v1.StepR\areceipt\"\xeb\x01\n" +
 	"\x15ListRejectionsRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x12.\n" +
 	"\x04from\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
-	"\x02to\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\"g\n" +
+	"\x02to\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x16\n" +
+	"\x06status\x18\x06 \x01(\tR\x06status\x12\x18\n" +
+	"\acontext\x18\a \x01(\tR\acontext\"g\n" +
 	"\x16ListRejectionsResponse\x12,\n" +
 	"\x05items\x18\x01 \x03(\v2\x16.posthorn.v1.RejectionR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
