@@ -231,6 +231,16 @@ func AttemptSubject(eventID, subscription, outcome string) string {
 	return "attempts." + attemptBucket(eventID) + "." + subscription + "." + outcome
 }
 
+// ParseAttemptSubject reads what [AttemptSubject] wrote, but for the event.
+func ParseAttemptSubject(s string) (subscription, outcome string, ok bool) {
+	rest, ok := strings.CutPrefix(s, "attempts.")
+	if !ok {
+		return "", "", false
+	}
+	_, rest, _ = strings.Cut(rest, ".")
+	return strings.Cut(rest, ".")
+}
+
 // AttemptFilter returns the filter on ATTEMPTS that holds all records about an
 // event, and those of the others in its bucket.
 func AttemptFilter(eventID string) string { return "attempts." + attemptBucket(eventID) + ".>" }

@@ -139,6 +139,48 @@ func TestRejectionsArePagedFromTheNewest(t *testing.T) {
 	}
 }
 
+func TestRejectionsAreFiltered(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	for _, r := range []event.Rejection{
+		{Source: "shop", Status: 401, Context: "default"}, {Source: "shop", Status: 422, Context: "default"},
+		{Source: "github", Status: 401, Context: "testing"}, {Source: "github", Status: 503, Context: "default"},
+	} {
+		if err := l.Reject(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name  string
+		query Query
+		want  []string // IDs
+	}{
+		{"all", Query{}, []string{"4", "3", "2", "1"}},
+		{"a status", Query{Status: "401"}, []string{"3", "1"}},
+		{"a status of a source", Query{Status: "401", Source: "shop"}, []string{"1"}},
+		{"a family", Query{Status: "4xx"}, []string{"3", "2", "1"}},
+		{"a family in a context", Query{Status: "4xx", Context: "default"}, []string{"2", "1"}},
+		{"a context", Query{Context: "testing"}, []string{"3"}},
+		{"nothing", Query{Status: "429"}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.query.Limit = 10
+			found, _, err := l.Rejections(t.Context(), tt.query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range found {
+				got = append(got, r.ID)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("listed (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // What a stranger sends may be anything; it must be recorded all the same.
 func TestStrangeRejectionsAreRecorded(t *testing.T) {
 	t.Parallel()

@@ -150,12 +150,7 @@ func readEvent(m *jetstream.RawStreamMsg) (string, eventKind, bool) {
 // readAttempt reads what the ledger wrote. It is called for every attempt, and
 // decoding all of it would take most of the time.
 func readAttempt(m *jetstream.RawStreamMsg) (string, attemptKind, bool) {
-	rest, ok := strings.CutPrefix(m.Subject, "attempts.")
-	if !ok {
-		return "", attemptKind{}, false
-	}
-	_, rest, _ = strings.Cut(rest, ".")
-	sub, outcome, ok := strings.Cut(rest, ".")
+	sub, outcome, ok := topology.ParseAttemptSubject(m.Subject)
 	if !ok {
 		return "", attemptKind{}, false
 	}

@@ -326,6 +326,7 @@ type fakeWorld struct {
 	trace       *api.Trace
 	rejections  []event.Rejection
 	deadLetters []event.DeadLetter
+	mu          sync.Mutex
 	removed     []string
 	asked       any
 }
@@ -396,6 +397,8 @@ func (d deadLetters) Retry(_ context.Context, ids []string) ([]api.Retried, erro
 }
 
 func (d deadLetters) Remove(_ context.Context, id string) (bool, error) {
+	d.w.mu.Lock() // many are removed side by side
+	defer d.w.mu.Unlock()
 	d.w.removed = append(d.w.removed, id)
 	return id != "404", nil
 }
