@@ -7,9 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/stream"
 )
 
 // All that match a filter may be very many. POSTHORN_TEST_LETTERS says how many,
@@ -21,11 +24,14 @@ func TestManyDeadLettersAreRetriedOnceEach(t *testing.T) {
 		n = v
 	}
 	r := newRig(t)
-	r.subscription("a", "")
-	ids := r.acceptMany(100, "free.a")
+	r.catalog.subscribe(t, `{"name":"a","types":["free.a"],`+anywhere+`}`)
+	ids := make([]string, 100)
+	for i := range ids {
+		ids[i] = r.accept(event.Event{Type: "free.a", Source: "shop", Data: []byte(`{}`), Direction: event.Outgoing})
+	}
 	var want []string
 	for i := range n { // many in a row of one event, which are retried side by side
-		d := event.DeadLetter{Event: ids[i*100/n], Subscription: "a", Round: 1 + 2*i, At: time.Now()}
+		d := event.DeadLetter{Event: ids[i*100/n], Subscription: "a", Round: 2 + 2*i, At: time.Now()}
 		if err := r.letters.Put(t.Context(), &d); err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +60,21 @@ func TestManyDeadLettersAreRetriedOnceEach(t *testing.T) {
 	if left := r.stored(topology.StreamDeadLetters); left != 0 {
 		t.Errorf("%d dead letters are left", left)
 	}
-	got := r.queued()
+	var got []string
+	if err := stream.Each(t.Context(), r.js, topology.StreamDeliveries, topology.Everything, time.Time{}, 1000, func(m *jetstream.RawStreamMsg) error {
+		d, ok := topology.ParseDeliverySubject(m.Subject)
+		if !ok {
+			t.Errorf("queued on %s", m.Subject)
+		}
+		d.Event, d.Round = string(m.Data), 1
+		if round, err := strconv.Atoi(m.Header.Get(topology.HeaderRound)); err == nil {
+			d.Round = round
+		}
+		got = append(got, d.Key())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
