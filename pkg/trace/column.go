@@ -19,13 +19,13 @@ const chunkSize = 8192
 // A chunk has twelve bytes for each sequence. Kind 0 is a sequence without a
 // message.
 type chunk struct {
-	prints   [chunkSize]uint64
+	marks    [chunkSize]uint64
 	kinds    [chunkSize]uint32
 	from, to int64 // times of the oldest and the newest message, in nanoseconds
 }
 
 // A column keeps of the newest messages of a stream what queries select by: a
-// print of the event's ID, and what else there is to select by, as the number of a
+// mark of the event's ID, and what else there is to select by, as the number of a
 // kind, of which there are few. With it a query looks at millions of messages in
 // the time that the server takes for some thousands.
 type column[K comparable] struct {
@@ -55,7 +55,7 @@ func newColumn[K comparable](js jetstream.JetStream, name, subject string, seed 
 	}
 }
 
-func (c *column[K]) print(id string) uint64 { return maphash.String(c.seed, id) }
+func (c *column[K]) mark(id string) uint64 { return maphash.String(c.seed, id) }
 
 // readColumn is how many messages are read at once.
 const readColumn = 1000
@@ -136,9 +136,9 @@ func (c *column[K]) extend(ctx context.Context) (bool, error) {
 // load reads one batch from a sequence on, before another (0 is the end).
 func (c *column[K]) load(ctx context.Context, from, before uint64) (int, uint64, error) {
 	type entry struct {
-		seq, print uint64
-		kind       K
-		at         time.Time
+		seq, mark uint64
+		kind      K
+		at        time.Time
 	}
 	batch := make([]entry, 0, readColumn)
 	n, last, err := stream.From(ctx, c.js, c.stream, c.subject, from, readColumn, func(m *jetstream.RawStreamMsg) error {
@@ -146,7 +146,7 @@ func (c *column[K]) load(ctx context.Context, from, before uint64) (int, uint64,
 			return nil
 		}
 		if id, kind, ok := c.read(m); ok {
-			batch = append(batch, entry{m.Sequence, c.print(id), kind, m.Time})
+			batch = append(batch, entry{m.Sequence, c.mark(id), kind, m.Time})
 		}
 		return nil
 	})
@@ -156,7 +156,7 @@ func (c *column[K]) load(ctx context.Context, from, before uint64) (int, uint64,
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range batch {
-		c.put(e.seq, e.print, e.kind, e.at.UnixNano())
+		c.put(e.seq, e.mark, e.kind, e.at.UnixNano())
 		if c.firstAt == 0 && before == 0 {
 			c.firstAt = e.at.UnixNano()
 		}
@@ -165,7 +165,7 @@ func (c *column[K]) load(ctx context.Context, from, before uint64) (int, uint64,
 }
 
 // put sets an entry; the lock is held.
-func (c *column[K]) put(seq, print uint64, k K, at int64) {
+func (c *column[K]) put(seq, mark uint64, k K, at int64) {
 	kind, ok := c.byKind[k]
 	if !ok {
 		kind = uint32(len(c.kinds))
@@ -184,7 +184,7 @@ func (c *column[K]) put(seq, print uint64, k K, at int64) {
 		c.chunks = append(c.chunks, &chunk{})
 	}
 	ch := c.chunks[number-c.base]
-	ch.prints[seq%chunkSize], ch.kinds[seq%chunkSize] = print, kind
+	ch.marks[seq%chunkSize], ch.kinds[seq%chunkSize] = mark, kind
 	if ch.from == 0 || at < ch.from {
 		ch.from = at
 	}
@@ -214,32 +214,32 @@ func (c *column[K]) since(at int64, f func(base uint64, ch *chunk)) {
 	}
 }
 
-// prints is a set of prints, quick to say no.
-type prints struct {
+// marks is a set of marks, quick to say no.
+type marks struct {
 	bits [1 << 10]uint64 // of the low 16 bits
 	all  map[uint64]int
 }
 
-func newPrints(n int) *prints { return &prints{all: make(map[uint64]int, n)} }
+func newMarks(n int) *marks { return &marks{all: make(map[uint64]int, n)} }
 
-func (p *prints) add(print uint64, i int) {
-	p.bits[uint16(print)>>6] |= 1 << (print & 63)
-	p.all[print] = i
+func (p *marks) add(mark uint64, i int) {
+	p.bits[uint16(mark)>>6] |= 1 << (mark & 63)
+	p.all[mark] = i
 }
 
-func (p *prints) find(print uint64) (int, bool) {
-	if p.bits[uint16(print)>>6]&(1<<(print&63)) == 0 {
+func (p *marks) find(mark uint64) (int, bool) {
+	if p.bits[uint16(mark)>>6]&(1<<(mark&63)) == 0 {
 		return 0, false
 	}
-	i, ok := p.all[print]
+	i, ok := p.all[mark]
 	return i, ok
 }
 
-// find calls f with every entry since a time whose print is in the set.
-func (c *column[K]) find(at int64, set *prints, f func(i int, seq uint64, k K)) {
+// find calls f with every entry since a time whose mark is in the set.
+func (c *column[K]) find(at int64, set *marks, f func(i int, seq uint64, k K)) {
 	c.since(at, func(base uint64, ch *chunk) {
-		for j := range ch.prints {
-			if i, ok := set.find(ch.prints[j]); ok && ch.kinds[j] != 0 {
+		for j := range ch.marks {
+			if i, ok := set.find(ch.marks[j]); ok && ch.kinds[j] != 0 {
 				f(i, base+uint64(j), c.kinds[ch.kinds[j]])
 			}
 		}
@@ -254,8 +254,8 @@ func (c *column[K]) sequences(id string, at time.Time) ([]uint64, bool) {
 	if !c.covers(at.UnixNano()) {
 		return nil, false
 	}
-	set := newPrints(1)
-	set.add(c.print(id), 0)
+	set := newMarks(1)
+	set.add(c.mark(id), 0)
 	var out []uint64
 	c.find(at.UnixNano(), set, func(_ int, seq uint64, _ K) { out = append(out, seq) })
 	return out, true

@@ -26,7 +26,7 @@ const (
 
 // A candidate is an event that a query may want.
 type candidate struct {
-	seq, print uint64
+	seq, mark uint64
 }
 
 // A scan goes through the index for one page, newest first.
@@ -36,7 +36,7 @@ type scan struct {
 	q      *Query
 	want   []bool // by kind of event
 	may    *[1 << 18]uint64
-	only   uint64 // the print of the only event, 0 is any
+	only   uint64 // the mark of the only event, 0 is any
 	queued map[uint64][]delivery
 	routed uint64
 	floor  uint64 // the oldest sequence to look at
@@ -124,8 +124,8 @@ func (s *scan) bounds(ctx context.Context, before uint64) (uint64, bool, error) 
 func (s *scan) lookIntoQueue(ctx context.Context) error {
 	s.queued = map[uint64][]delivery{}
 	return s.t.eachQueued(ctx, time.Time{}, func(id string, d delivery, _ time.Time) {
-		print := s.x.events.print(id)
-		s.queued[print] = append(s.queued[print], d)
+		mark := s.x.events.mark(id)
+		s.queued[mark] = append(s.queued[mark], d)
 	})
 }
 
@@ -197,15 +197,15 @@ func (s *scan) collect(number, before, lowest uint64, most int, cands *[]candida
 	for before > lowest && len(*cands) < most {
 		before--
 		j := before % chunkSize
-		if k := ch.kinds[j]; k != 0 && s.want[k] && s.mayBe(ch.prints[j]) {
-			*cands = append(*cands, candidate{before, ch.prints[j]})
+		if k := ch.kinds[j]; k != 0 && s.want[k] && s.mayBe(ch.marks[j]) {
+			*cands = append(*cands, candidate{before, ch.marks[j]})
 		}
 	}
 	return before
 }
 
-func (s *scan) mayBe(print uint64) bool {
-	return (s.only == 0 || print == s.only) && (s.may == nil || s.may[print>>6&(1<<18-1)]&(1<<(print&63)) != 0)
+func (s *scan) mayBe(mark uint64) bool {
+	return (s.only == 0 || mark == s.only) && (s.may == nil || s.may[mark>>6&(1<<18-1)]&(1<<(mark&63)) != 0)
 }
 
 // prepare finds out which kinds of events are wanted, and from all attempts which
@@ -213,7 +213,7 @@ func (s *scan) mayBe(print uint64) bool {
 func (s *scan) prepare(keep func(*Summary) bool) {
 	ev := s.x.events
 	if s.q.ID != "" {
-		s.only = ev.print(s.q.ID)
+		s.only = ev.mark(s.q.ID)
 	}
 	s.want = make([]bool, len(ev.kinds))
 	for i, k := range ev.kinds {
@@ -226,7 +226,7 @@ func (s *scan) prepare(keep func(*Summary) bool) {
 		return // an event of such a status need not have an attempt
 	}
 	s.may = new([1 << 18]uint64)
-	set := func(print uint64) { s.may[print>>6&(1<<18-1)] |= 1 << (print & 63) }
+	set := func(mark uint64) { s.may[mark>>6&(1<<18-1)] |= 1 << (mark & 63) }
 	at := s.x.attempts
 	wanted := make([]bool, len(at.kinds))
 	for i, k := range at.kinds {
@@ -236,7 +236,7 @@ func (s *scan) prepare(keep func(*Summary) bool) {
 	at.since(math.MinInt64, func(_ uint64, ch *chunk) {
 		for j, k := range ch.kinds {
 			if wanted[k] {
-				set(ch.prints[j])
+				set(ch.marks[j])
 			}
 		}
 	})
@@ -244,14 +244,14 @@ func (s *scan) prepare(keep func(*Summary) bool) {
 		s.x.letters.since(math.MinInt64, func(_ uint64, ch *chunk) {
 			for j, k := range ch.kinds {
 				if k != 0 {
-					set(ch.prints[j])
+					set(ch.marks[j])
 				}
 			}
 		})
 	}
 	if outcomes == nil {
-		for print := range s.queued {
-			set(print)
+		for mark := range s.queued {
+			set(mark)
 		}
 	}
 }
@@ -262,13 +262,13 @@ func (s *scan) judge(cands []candidate, since int64) {
 	if len(cands) == 0 {
 		return
 	}
-	set := newPrints(len(cands))
+	set := newMarks(len(cands))
 	known := make([]facts, len(cands))
 	page := make([]Summary, len(cands))
 	for i, c := range cands {
-		set.add(c.print, i)
+		set.add(c.mark, i)
 		page[i].Sequence = c.seq
-		known[i].queued = s.queued[c.print]
+		known[i].queued = s.queued[c.mark]
 	}
 	s.x.attempts.find(since, set, func(i int, _ uint64, k attemptKind) { known[i].attempts = append(known[i].attempts, k) })
 	s.x.letters.find(since, set, func(i int, _ uint64, k letterKind) {

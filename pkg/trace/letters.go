@@ -113,7 +113,7 @@ func (x *index) lettersBefore(q *deadletter.Query, floor, before uint64, most in
 	}
 	var only uint64
 	if q.Event != "" {
-		only = c.print(q.Event)
+		only = c.mark(q.Event)
 	}
 	want := make([]bool, len(c.kinds))
 	for i, k := range c.kinds {
@@ -131,7 +131,7 @@ func (x *index) lettersBefore(q *deadletter.Query, floor, before uint64, most in
 		}
 		for before > lowest && len(found) < most {
 			before--
-			if j := before % chunkSize; want[ch.kinds[j]] && (only == 0 || ch.prints[j] == only) {
+			if j := before % chunkSize; want[ch.kinds[j]] && (only == 0 || ch.marks[j] == only) {
 				found = append(found, before)
 			}
 		}
