@@ -15,6 +15,7 @@ import (
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/ledger"
 )
 
 // IndexEntries is how many of the newest messages of each stream the index
@@ -151,7 +152,7 @@ func readEvent(m *jetstream.RawStreamMsg) (string, eventKind, bool) {
 // decoding all of it would take most of the time.
 func readAttempt(m *jetstream.RawStreamMsg) (string, attemptKind, bool) {
 	sub, outcome, ok := topology.ParseAttemptSubject(m.Subject)
-	if !ok {
+	if !ok || event.Outcome(outcome) == ledger.FilterError { // of which no delivery came
 		return "", attemptKind{}, false
 	}
 	k := attemptKind{subscription: strings.Clone(sub), outcome: event.Outcome(outcome)}
