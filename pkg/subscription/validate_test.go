@@ -23,6 +23,8 @@ func TestWhatIsAsItShouldBeIsValid(t *testing.T) {
 			"format":"CLOUDEVENTS_BINARY","expectedStatus":204,"disableOnGone":true}},
 			"policy":"default","priority":"HIGH","ordered":false,"maxInFlight":64,"ratePerSecond":0,"paused":false,
 			"secrets":["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw","12345678"]}`},
+		{"fetched", `{"name":"s","types":["a"],"destination":{"pull":{}}}`},
+		{"fetched in order", `{"name":"s","types":["a"],"ordered":true,"destination":{"pull":{"ackWait":"43200s"}}}`},
 		{"an address", `{"name":"s","types":["a"],"destination":{"webhook":{"url":"http://[::1]:80"}}}`},
 	}
 	for _, tt := range tests {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/policy"
@@ -147,6 +148,9 @@ func (p *Puller) next(ctx context.Context, name string, n int, wait time.Duratio
 		}
 		if sub.MaxInFlight > 0 {
 			n = min(n, sub.MaxInFlight)
+		}
+		if sub.Ordered {
+			n = 1 // the server holds a request back that it cannot fill
 		}
 		if sub.Paused {
 			timer := time.NewTimer(max(left, 0))
@@ -329,6 +333,11 @@ func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscript
 	if err != nil {
 		return nil, err
 	}
+	if dl.Attempt > 1 {
+		if err := p.recordExpired(ctx, dl, ev, sub.AckWait(), at); err != nil {
+			log.Warn("that the lease before ran out is not recorded", "err", err)
+		}
+	}
 	own := telemetry.Child(lease.TraceParent())
 	t := newTicket(lease, ev, own, at, at.Add(sub.AckWait()))
 	token, err := p.seal(t)
@@ -341,6 +350,33 @@ func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscript
 		Event: m, Subscription: sub.Name, Round: int32(dl.Round), Attempt: int32(dl.Attempt), WebhookId: ev.ID,
 		Token: token, ExpiresAt: wire.Timestamp(t.Until), AckWait: wire.Duration(sub.AckWait()),
 	}}, nil
+}
+
+// recordExpired records the try before, if nobody else has: nobody answered for it.
+func (p *Puller) recordExpired(ctx context.Context, dl *event.Delivery, ev *event.Event, ackWait time.Duration, now time.Time) error {
+	known, err := p.d.Ledger.Attempts(ctx, ev.ID, ev.Received)
+	if err != nil {
+		return err
+	}
+	for i := range known {
+		if a := &known[i]; a.Subscription == dl.Subscription && a.Round == dl.Round && a.Number == dl.Attempt-1 {
+			return nil
+		}
+	}
+	a := &event.Attempt{
+		Event: ev.ID, Type: ev.Type, Subscription: dl.Subscription, Round: dl.Round, Number: dl.Attempt - 1, Outcome: event.Retry,
+		Destination: pullDestination, ErrorClass: destination.ClassTimeout, Error: "the lease ran out unanswered",
+		At: now.Add(-ackWait), Latency: ackWait, NextAt: now, Queued: dl.Queued,
+	}
+	record, err := p.d.Ledger.Record(a)
+	if err != nil {
+		return err
+	}
+	if _, err := record.Wait(ctx); err != nil {
+		return err
+	}
+	p.d.Metrics.attempted(a, ev)
+	return nil
 }
 
 // giveBack hands back deliveries that no client has seen, without using up a try.

@@ -248,6 +248,9 @@ func TestALeaseThatRunsOutIsATry(t *testing.T) {
 	if second := p.fetch(1)[0]; second.GetAttempt() != 2 || second.GetWebhookId() != first.GetWebhookId() {
 		t.Errorf("got %v, want the second attempt at the same", second)
 	}
+	if a := r.attempts(p.parts, ev, 1)[0]; a.Number != 1 || a.Outcome != event.Retry || a.ErrorClass != "timeout" {
+		t.Errorf("recorded %+v, want that the first ran out", a)
+	}
 	if _, err := p.Nack(t.Context(), &posthornv1.NackRequest{Subscription: "inbox", Token: first.GetToken()}); grpcstatus.Code(err) != codes.Aborted {
 		t.Errorf("a nack of what ran out: error %v, want that it ran out", err)
 	}
@@ -273,8 +276,9 @@ func TestALateAckIsTaken(t *testing.T) {
 	p.ack(first)
 	p.ack(second)
 	r.empty(p.parts)
-	if got := r.attempts(p.parts, ev, 1); len(got) != 1 || got[0].Outcome != event.Delivered || got[0].Number != 1 {
-		t.Errorf("recorded %+v, want that the first try delivered it", got)
+	// The second was handed out because the first had run out, which is a fact too.
+	if got := r.attempts(p.parts, ev, 2); len(got) != 2 || got[0].Outcome != event.Retry || got[1].Outcome != event.Delivered || got[1].Number != 1 {
+		t.Errorf("recorded %+v, want that the first try delivered it, late", got)
 	}
 }
 
