@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
+	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/queue"
 	"github.com/posthornhq/posthorn/pkg/seal"
@@ -255,9 +256,14 @@ func TestALeaseThatRunsOutIsATry(t *testing.T) {
 		t.Errorf("a nack of what ran out: error %v, want that it ran out", err)
 	}
 	// The server looks at what ran out when somebody asks.
-	if resp, err := p.Fetch(t.Context(), &posthornv1.FetchRequest{Subscription: "inbox", Wait: durationpb.New(3 * time.Second)}); err != nil || len(resp.GetDeliveries()) > 0 {
-		t.Errorf("got %v and error %v, want nothing: there is no third try", resp, err)
-	}
+	eventually(t, "it is a dead letter", func() bool {
+		resp, err := p.Fetch(t.Context(), &posthornv1.FetchRequest{Subscription: "inbox", Wait: durationpb.New(time.Second)})
+		if err != nil || len(resp.GetDeliveries()) > 0 {
+			t.Fatalf("got %v and error %v, want nothing: there is no third try", resp, err)
+		}
+		letters, _, err := p.letters.List(t.Context(), deadletter.Query{Event: ev.ID, Limit: 1})
+		return err == nil && len(letters) > 0
+	})
 	if l := r.letter(p.parts, ev.ID); l.Reason != "max-deliveries" || !strings.Contains(l.Detail, "subscriber") {
 		t.Errorf("dead letter %+v", l)
 	}

@@ -57,8 +57,10 @@ func (t *ticket) ref() queue.Ref {
 }
 
 // id names the lease among all.
-func (t *ticket) id() string {
-	return strconv.FormatUint(t.Sequence, 10) + "." + strconv.Itoa(t.Attempt)
+func (t *ticket) id() string { return leaseID(t.Sequence, t.Attempt) }
+
+func leaseID(sequence uint64, attempt int) string {
+	return strconv.FormatUint(sequence, 10) + "." + strconv.Itoa(attempt)
 }
 
 // ticketPlace is what a token is sealed for: it is of no use for another subscription.
