@@ -48,7 +48,7 @@ func newTicket(lease *queue.Lease, ev *event.Event, own string, at, until time.T
 	}
 }
 
-// delivery returns what the lease is of, as its subscription has it now.
+// ref returns the lease written down, as far as its end needs it.
 func (t *ticket) ref() queue.Ref {
 	return queue.Ref{Reply: t.Reply, Trace: t.Trace, Delivery: event.Delivery{
 		Event: t.Event, Subscription: t.subscription, Round: t.Round, Own: true, Revision: t.Revision,
