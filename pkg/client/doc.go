@@ -3,8 +3,9 @@
 // A [Client] publishes events and manages what stands around them over the
 // REST API: sources, subscriptions, policies, schemas, stored events and dead
 // letters. [Handler], [Mux] and [On] are the other end: they receive what a
-// subscription delivers, check its signature and decode its data. [SchemaOf]
-// derives the JSON Schema of an event type from the Go type that carries it.
+// subscription delivers, check its signature and decode its data; a program without
+// an address has [Client.Receive] fetch it. [SchemaOf] derives the JSON Schema of an
+// event type from the Go type that carries it.
 //
 // It promises that data travels as the bytes that were given, that a call which
 // may be repeated is repeated while the platform is busy or out of reach, and

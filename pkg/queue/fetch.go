@@ -14,6 +14,9 @@ import (
 const (
 	// fetchGrace is how long the server may take to say that a fetch has run out.
 	fetchGrace = 2 * time.Second
+	// fetchRest is how long the rest may take once the first is there: a lane that
+	// hands out few at a time leaves the request unfilled.
+	fetchRest = 200 * time.Millisecond
 	// fetchAgain and fetchAgainMost are the pauses before a fetch that the server
 	// refused because others wait for what there is.
 	fetchAgain, fetchAgainMost = 10 * time.Millisecond, 250 * time.Millisecond
@@ -113,6 +116,7 @@ func (f *fetch) collect(ctx context.Context, wait time.Duration, got <-chan *nat
 			}
 			if !over {
 				leases = f.take(leases, m)
+				timer.Reset(fetchRest)
 			}
 		}
 	}

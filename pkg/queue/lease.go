@@ -20,6 +20,7 @@ type Lease struct {
 	reply    string // where its end is told to
 	delivery event.Delivery
 	trace    string
+	arrived  time.Time
 	lane     *lane
 	left     atomic.Bool // its slot is free
 	since    time.Time   // handed out, or extended last
@@ -36,7 +37,7 @@ func newLease(nc *nats.Conn, msg *nats.Msg) (*Lease, error) {
 		return nil, err
 	}
 	d.Attempt = d.Tries + attempt
-	return &Lease{nc: nc, reply: msg.Reply, delivery: d, trace: msg.Header.Get(topology.HeaderTrace), since: time.Now()}, nil
+	return &Lease{nc: nc, reply: msg.Reply, delivery: d, trace: msg.Header.Get(topology.HeaderTrace), arrived: time.Now(), since: time.Now()}, nil
 }
 
 // parseReply reads the server's reply subject,
@@ -88,6 +89,9 @@ func (q *Queue) Lease(r Ref) (*Lease, error) {
 
 // Delivery returns what is to be delivered.
 func (l *Lease) Delivery() *event.Delivery { return &l.delivery }
+
+// Arrived returns when the lease came here: a little after it began.
+func (l *Lease) Arrived() time.Time { return l.arrived }
 
 // TraceParent returns the W3C trace context that the delivery was queued with.
 func (l *Lease) TraceParent() string { return l.trace }

@@ -26,6 +26,8 @@ func TestWhatIsAsItShouldBeIsValid(t *testing.T) {
 		{"an exchange", `{"name":"s","types":["#"],"destination":{"amqp":{"url":"amqps://rabbit.example/orders","username":"posthorn","exchange":"events",
 			"routingKey":"{context}.{tenant}.{type}.{subject}","headers":{"X-Env":"prod"}}}}`},
 		{"the default exchange", `{"name":"s","types":["#"],"destination":{"amqp":{"url":"amqp://posthorn@rabbit.example:5673","routingKey":"queue"}}}`},
+		{"fetched", `{"name":"s","types":["a"],"destination":{"pull":{}}}`},
+		{"fetched in order", `{"name":"s","types":["a"],"ordered":true,"destination":{"pull":{"ackWait":"43200s"}}}`},
 		{"an address", `{"name":"s","types":["a"],"destination":{"webhook":{"url":"http://[::1]:80"}}}`},
 	}
 	for _, tt := range tests {

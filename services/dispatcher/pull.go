@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/policy"
@@ -31,6 +32,9 @@ const (
 	// settleWait bounds the wait for what ends a lease, which goes on when the client
 	// that asked for it has gone.
 	settleWait = 30 * time.Second
+	// leaseMargin is how much earlier a lease ends for clients than for the queue, for
+	// which it began earlier.
+	leaseMargin = time.Second
 )
 
 // A Puller hands the deliveries of pull subscriptions to those who ask for them,
@@ -148,6 +152,9 @@ func (p *Puller) next(ctx context.Context, name string, n int, wait time.Duratio
 		if sub.MaxInFlight > 0 {
 			n = min(n, sub.MaxInFlight)
 		}
+		if sub.Ordered {
+			n = 1 // the server holds a request back that it cannot fill
+		}
 		if sub.Paused {
 			timer := time.NewTimer(max(left, 0))
 			select {
@@ -192,12 +199,11 @@ func (p *Puller) fetch(ctx context.Context, sub *subscription.Subscription, n in
 		}
 		break
 	}
-	at := time.Now()
 	if ctx.Err() != nil || !p.active(sub.Name) {
 		p.giveBack(ctx, leases, sub)
 		return nil, nil
 	}
-	got, err := p.prepareAll(ctx, leases, sub, pol, at)
+	got, err := p.prepareAll(ctx, leases, sub, pol)
 	if ctx.Err() == nil {
 		return got, err
 	}
@@ -267,7 +273,7 @@ func (p *Puller) ensure(ctx context.Context, sub *subscription.Subscription, pol
 // prepareAll makes of leases what is handed out, in their order, without those that
 // are not to be. What is too much, and what cannot be read now, is given back; an
 // error is returned if nothing else is left.
-func (p *Puller) prepareAll(ctx context.Context, leases []*queue.Lease, sub *subscription.Subscription, pol *policy.Policy, at time.Time) ([]pulled, error) {
+func (p *Puller) prepareAll(ctx context.Context, leases []*queue.Lease, sub *subscription.Subscription, pol *policy.Policy) ([]pulled, error) {
 	var out []pulled
 	var failed error
 	for size := 0; len(leases) > 0; {
@@ -280,7 +286,7 @@ func (p *Puller) prepareAll(ctx context.Context, leases []*queue.Lease, sub *sub
 		errors := make([]error, len(some))
 		var wg sync.WaitGroup
 		for i, lease := range some {
-			wg.Go(func() { made[i], errors[i] = p.prepare(ctx, lease, sub, pol, at) })
+			wg.Go(func() { made[i], errors[i] = p.prepare(ctx, lease, sub, pol) })
 		}
 		wg.Wait()
 		for i, one := range made {
@@ -306,7 +312,7 @@ func (p *Puller) prepareAll(ctx context.Context, leases []*queue.Lease, sub *sub
 
 // prepare claims a delivery and reads its event. It returns nil for one that is not
 // to be handed out.
-func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscription.Subscription, pol *policy.Policy, at time.Time) (*pulled, error) {
+func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscription.Subscription, pol *policy.Policy) (*pulled, error) {
 	dl := lease.Delivery()
 	dl.Policy, dl.Priority = sub.Policy, sub.Priority
 	log := p.d.Log.With("event", dl.Event, "subscription", dl.Subscription, "round", dl.Round, "attempt", dl.Attempt)
@@ -333,8 +339,14 @@ func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscript
 	if err != nil {
 		return nil, err
 	}
+	if dl.Attempt-1 > dl.Tries { // there was a lease of this message before
+		if err := p.expire(ctx, dl, ev, sub.AckWait()); err != nil {
+			return nil, err
+		}
+	}
 	own := telemetry.Child(lease.TraceParent())
-	t := newTicket(lease, ev, own, at, at.Add(sub.AckWait()))
+	at := lease.Arrived()
+	t := newTicket(lease, ev, own, at, at.Add(sub.AckWait()-min(sub.AckWait()/20, leaseMargin)))
 	token, err := p.seal(t)
 	if err != nil {
 		return nil, err
@@ -345,6 +357,43 @@ func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscript
 		Event: m, Subscription: sub.Name, Round: int32(dl.Round), Attempt: int32(dl.Attempt), WebhookId: ev.ID,
 		Token: token, ExpiresAt: wire.Timestamp(t.Until), AckWait: wire.Duration(sub.AckWait()),
 	}}, nil
+}
+
+// expire ends the lease before, unless a nack did, and records that it ran out. A nack
+// that comes now would hit the lease that is about to be handed out.
+func (p *Puller) expire(ctx context.Context, dl *event.Delivery, ev *event.Event, ackWait time.Duration) error {
+	before, err := p.d.Claims.Claim(ctx, leaseKey(dl, dl.Attempt-1), "ran-out", ackWait)
+	if err != nil {
+		return err
+	}
+	if !before.Fresh {
+		return nil
+	}
+	// A claim does not last for ever; what is recorded does.
+	now := time.Now()
+	known, err := p.d.Ledger.Attempts(ctx, ev.ID, ev.Received)
+	if err != nil {
+		return err
+	}
+	for i := range known {
+		if a := &known[i]; a.Subscription == dl.Subscription && a.Round == dl.Round && a.Number == dl.Attempt-1 {
+			return nil
+		}
+	}
+	a := &event.Attempt{
+		Event: ev.ID, Type: ev.Type, Subscription: dl.Subscription, Round: dl.Round, Number: dl.Attempt - 1, Outcome: event.Retry,
+		Destination: pullDestination, ErrorClass: destination.ClassTimeout, Error: "the lease ran out unanswered",
+		At: now.Add(-ackWait), Latency: ackWait, NextAt: now, Queued: dl.Queued,
+	}
+	record, err := p.d.Ledger.Record(a)
+	if err != nil {
+		return err
+	}
+	if _, err := record.Wait(ctx); err != nil {
+		return err
+	}
+	p.d.Metrics.attempted(a, ev)
+	return nil
 }
 
 // giveBack hands back deliveries that no client has seen, without using up a try.

@@ -86,10 +86,21 @@ func (r *receiver) run(ctx context.Context) error {
 
 // enter takes all slots that are free, waiting for the first.
 func (r *receiver) enter(ctx context.Context) (int, error) {
-	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-	case <-r.p.stopping:
+	for waiting := true; waiting; {
+		changed := r.p.change()
+		if _, err := r.p.subscription(r.name); err != nil {
+			return 0, err
+		}
+		select {
+		case r.slots <- struct{}{}:
+			waiting = false
+		case <-changed:
+			continue
+		case <-ctx.Done():
+			waiting = false
+		case <-r.p.stopping:
+			waiting = false
+		}
 	}
 	switch {
 	case ctx.Err() != nil:

@@ -29,9 +29,10 @@ const (
 	pullDestination = "pull"
 )
 
-// leaseKey is the claim of the one failure that a lease may end with.
-func leaseKey(t *ticket) string {
-	return "lease:" + t.Event + ":" + t.subscription + ":" + strconv.Itoa(t.Round) + ":" + t.id()
+// leaseKey is the claim of the one failure that a lease may end with: a nack, or that
+// it ran out.
+func leaseKey(dl *event.Delivery, attempt int) string {
+	return "lease:" + dl.Event + ":" + dl.Subscription + ":" + strconv.Itoa(dl.Round) + ":" + leaseID(dl.Sequence, attempt)
 }
 
 // ack settles a delivery that is done. Done is done: the answer is taken also if the
@@ -126,7 +127,7 @@ func (p *Puller) fail(ctx context.Context, t *ticket, f failure) (next time.Time
 		return time.Time{}, errs.New(errs.Stale, "the delivery has been settled already")
 	}
 	// A second nack of the lease could hit the one after it.
-	once, me := leaseKey(t), rand.Text()
+	once, me := leaseKey(dl, dl.Attempt), rand.Text()
 	claim, err = p.d.Claims.Claim(ctx, once, me, max(time.Until(t.Until), time.Second))
 	if err != nil {
 		return time.Time{}, p.notNow(t, err)

@@ -49,7 +49,7 @@ func newTicket(lease *queue.Lease, ev *event.Event, own string, at, until time.T
 	}
 }
 
-// delivery returns what the lease is of, as its subscription has it now.
+// ref returns the lease written down, as far as its end needs it.
 func (t *ticket) ref() queue.Ref {
 	return queue.Ref{Reply: t.Reply, Trace: t.Trace, Delivery: event.Delivery{
 		Event: t.Event, Subscription: t.subscription, Round: t.Round, Own: true, Revision: t.Revision,
@@ -58,8 +58,10 @@ func (t *ticket) ref() queue.Ref {
 }
 
 // id names the lease among all.
-func (t *ticket) id() string {
-	return strconv.FormatUint(t.Sequence, 10) + "." + strconv.Itoa(t.Attempt)
+func (t *ticket) id() string { return leaseID(t.Sequence, t.Attempt) }
+
+func leaseID(sequence uint64, attempt int) string {
+	return strconv.FormatUint(sequence, 10) + "." + strconv.Itoa(attempt)
 }
 
 // ticketPlace is what a token is sealed for: it is of no use for another subscription.
