@@ -49,7 +49,9 @@ func (b *Broker) RunAlerts(ctx context.Context, js jetstream.JetStream, p *alert
 	if cfg.Every <= 0 || cfg.Every > time.Minute {
 		cfg.Every = time.Minute
 	}
-	consumer, err := js.CreateOrUpdateConsumer(ctx, topology.StreamDeadLetters, topology.Alerts())
+	// Also on the way down: it remembers from when on there is something to tell.
+	work := context.WithoutCancel(ctx)
+	consumer, err := js.CreateOrUpdateConsumer(work, topology.StreamDeadLetters, topology.Alerts())
 	if err != nil {
 		return fmt.Errorf("broker: consume dead letters: %w", err)
 	}
@@ -64,7 +66,6 @@ func (b *Broker) RunAlerts(ctx context.Context, js jetstream.JetStream, p *alert
 	if err != nil {
 		return fmt.Errorf("broker: consume dead letters: %w", err)
 	}
-	work := context.WithoutCancel(ctx)
 	h := herald{b: b, publisher: p, every: cfg.Every, open: map[string]*bundle{}}
 	tick := time.NewTicker(max(cfg.Every/10, time.Millisecond))
 	defer tick.Stop()
