@@ -225,6 +225,9 @@ func (b *Bucket[T]) Watch(ctx context.Context, changed func(Entry[T]), synced fu
 			_ = w.Stop()
 			return nil
 		case e, ok := <-w.Updates():
+			if !ok && ctx.Err() != nil {
+				return nil // it ends with ctx, too
+			}
 			if !ok {
 				return b.failed("watch", "", errWatchEnded)
 			}
