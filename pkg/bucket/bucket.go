@@ -225,7 +225,7 @@ func (b *Bucket[T]) Watch(ctx context.Context, changed func(Entry[T]), synced fu
 			_ = w.Stop()
 			return nil
 		case e, ok := <-w.Updates():
-			if !ok && ctx.Err() != nil {
+			if !ok && over(ctx) {
 				return nil // it ends with ctx, too
 			}
 			if !ok {
@@ -244,6 +244,8 @@ func (b *Bucket[T]) Watch(ctx context.Context, changed func(Entry[T]), synced fu
 		}
 	}
 }
+
+func over(ctx context.Context) bool { return ctx.Err() != nil }
 
 func (b *Bucket[T]) entry(e jetstream.KeyValueEntry) (Entry[T], error) {
 	out := Entry[T]{Key: strings.TrimPrefix(e.Key(), b.prefix), Revision: e.Revision(), At: e.Created()}
