@@ -397,8 +397,10 @@ func (d *denials) cut() {
 // heard, and returns the denial if it was one of w.
 func (d *denials) settled(ctx context.Context, nc *gonats.Conn, w *denial) error {
 	for {
-		last := nc.LastError()
 		d.mu.Lock()
+		// Read with the lock held: so it is what was heard last, or will be heard yet,
+		// and never what was heard before that.
+		last := nc.LastError()
 		if w.cause != nil || errors.Is(last, d.last) || !errors.Is(last, gonats.ErrPermissionViolation) {
 			defer d.mu.Unlock()
 			return w.cause
