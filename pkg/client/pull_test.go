@@ -18,7 +18,9 @@ import (
 
 // inbox is a platform with a pull subscription of that name.
 type inbox struct {
-	t       *testing.T
+	t *testing.T
+	// A request that the client gave up may be with the handler for a while yet, so
+	// that a test takes the lock also when the client has stopped.
 	mu      sync.Mutex
 	waiting []string // IDs
 	ackWait time.Duration
@@ -167,6 +169,8 @@ func TestReceiveAcksWhatTheHandlerTookAndNacksTheRest(t *testing.T) {
 	stop := receive(t, c, mux.Handle, client.ReceiveOptions{})
 	in.until("all are answered", func() bool { return len(in.acked)+len(in.nacked) == 5 })
 	stop()
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if !slices.Equal(in.acked, []string{"t-good"}) {
 		t.Errorf("acked %v", in.acked)
 	}
@@ -205,6 +209,8 @@ func TestReceiveAsksForNoMoreThanItHasHandlers(t *testing.T) {
 	close(release)
 	in.until("all are acked", func() bool { return len(in.acked) == 6 })
 	stop()
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if in.most > 2 {
 		t.Errorf("asked for %d at once, want 2", in.most)
 	}
@@ -228,6 +234,8 @@ func TestReceiveExtendsWhatTakesLong(t *testing.T) {
 	close(release)
 	in.until("it is acked", func() bool { return len(in.acked) == 1 })
 	stop()
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if !strings.HasPrefix(in.acked[0], "t-long+") {
 		t.Errorf("acked by %s, want a token that an extension gave", in.acked[0])
 	}
@@ -252,6 +260,8 @@ func TestReceiveFinishesWhatItHasBegun(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("receive: %v, want nil", err)
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if !slices.Equal(in.acked, []string{"t-begun"}) {
 		t.Errorf("acked %v, want what had begun", in.acked)
 	}
