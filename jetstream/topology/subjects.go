@@ -95,9 +95,6 @@ func ObjectSubject(store, name string) string {
 	return "$O." + store + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
 }
 
-// EventFilter returns the filter on EVENTS for one type, in any direction and context.
-func EventFilter(typeTokens string) string { return "events.*.*." + typeTokens }
-
 // EventsOf returns the filter on EVENTS for all events of a context, or of all with "".
 func EventsOf(context string) string {
 	if context == "" {
@@ -247,9 +244,6 @@ func AttemptFilter(eventID string) string { return "attempts." + attemptBucket(e
 
 // DeadLetterSubject returns the subject on DEADLETTERS of a subscription.
 func DeadLetterSubject(subscription string) string { return "deadletters." + subscription }
-
-// DeadLettersAll is the filter for all dead letters.
-const DeadLettersAll = "deadletters.*"
 
 // RejectionSubject returns the subject on REJECTIONS.
 func RejectionSubject(source, status string) string { return "rejections." + source + "." + status }

@@ -299,29 +299,6 @@ const (
 	Remove
 )
 
-// Turn asks for the right to go now and not again before every has passed, among
-// all processes. If somebody went before, it answers false and from when on to ask
-// again.
-func (o *OwnLanes) Turn(ctx context.Context, subscription string, every time.Duration) (mine bool, again time.Time, err error) {
-	e, err := o.turns.Get(ctx, subscription)
-	there := err == nil
-	if err != nil && errs.KindOf(err) != errs.NotFound {
-		return false, time.Time{}, fmt.Errorf("queue: turn of %s: %w", subscription, err)
-	}
-	now := time.Now()
-	if there && now.Before(e.Value.Next) {
-		return false, e.Value.Next, nil
-	}
-	next := now.Add(every)
-	if err := o.setTurn(ctx, subscription, next, e.Revision, there); err != nil {
-		if isStale(err) {
-			return false, next, nil
-		}
-		return false, time.Time{}, err
-	}
-	return true, next, nil
-}
-
 // Reserve reserves n goes that are each apart, for this process alone, and
 // returns when the first one is: now, or after all that others have reserved.
 func (o *OwnLanes) Reserve(ctx context.Context, subscription string, n int, each time.Duration) (time.Time, error) {
