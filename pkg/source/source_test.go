@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/signature"
@@ -19,6 +20,7 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // compile returns a source named "test" that is otherwise as in spec.
 func compile(t testing.TB, spec *posthornv1.Source, secrets ...string) *Source {
 	t.Helper()
+	spec = proto.CloneOf(spec) // tests that run at once may share it
 	spec.Name = "test"
 	s, err := Compile(spec, secrets)
 	if err != nil {
