@@ -175,11 +175,11 @@ func (q *Queue) Empty(ctx context.Context, l Lane) (bool, error) {
 		}
 	}
 	// The consumer's own count may be behind for a moment; the stream's is not.
-	n, _, err := stream.From(ctx, q.js, topology.StreamDeliveries, l.filter(), 1, 1, func(*jetstream.RawStreamMsg) error { return nil })
+	b, err := stream.From(ctx, q.js, topology.StreamDeliveries, l.filter(), 1, 1, func(*jetstream.RawStreamMsg) error { return nil })
 	if err != nil {
 		return false, fmt.Errorf("queue: look at lane %s: %w", l, err)
 	}
-	return n == 0, nil
+	return b.N == 0, nil
 }
 
 // removeWait bounds how long a lane hands out nothing while it is removed, should

@@ -36,20 +36,26 @@ func Each(ctx context.Context, js jetstream.JetStream, stream, subject string, s
 	}
 }
 
+// A Batch is what [From] read.
+type Batch struct {
+	N       int    // messages; 0 only at the end of the stream
+	Last    uint64 // the last one's sequence
+	Pending uint64 // messages behind it
+}
+
 // From is one batch of [Each] from a sequence on: at most n messages, and fewer
-// if they are large. It returns how many there were, none only at the end of the
-// stream, and the last one's sequence.
+// if they are large.
 func From(ctx context.Context, js jetstream.JetStream, stream, subject string, seq uint64, n int,
 	f func(*jetstream.RawStreamMsg) error,
-) (int, uint64, error) {
+) (Batch, error) {
 	count := 0
-	last, _, err := getBatch(ctx, js, stream, n,
+	last, pending, err := getBatch(ctx, js, stream, n,
 		[]jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(max(seq, 1))},
 		func(m *jetstream.RawStreamMsg) error {
 			count++
 			return f(m)
 		})
-	return count, last, err
+	return Batch{N: count, Last: last, Pending: pending}, err
 }
 
 // EachByLeader is [Each] from a sequence on, for those who must not miss a
@@ -73,9 +79,9 @@ func EachByLeader(ctx context.Context, js jetstream.JetStream, stream, subject s
 func FromByLeader(ctx context.Context, js jetstream.JetStream, stream, subject string, seq uint64, batch int,
 	f func(*jetstream.RawStreamMsg) error,
 ) (int, uint64, error) {
-	n, last, err := From(ctx, js, stream, subject, seq, batch, f)
-	if err != nil || n > 0 {
-		return n, last, err
+	b, err := From(ctx, js, stream, subject, seq, batch, f)
+	if err != nil || b.N > 0 {
+		return b.N, b.Last, err
 	}
 	m, err := getFromLeader(ctx, js.Conn(), stream, map[string]any{"seq": max(seq, 1), "next_by_subj": subject})
 	if errors.Is(err, ErrNotFound) {
@@ -210,7 +216,7 @@ func Backwards(ctx context.Context, js jetstream.JetStream, stream, subject stri
 func between(ctx context.Context, js jetstream.JetStream, stream, subject string, from, before uint64) ([]*jetstream.RawStreamMsg, error) {
 	var page []*jetstream.RawStreamMsg
 	for from < before {
-		n, last, err := From(ctx, js, stream, subject, from, int(before-from), func(m *jetstream.RawStreamMsg) error {
+		b, err := From(ctx, js, stream, subject, from, int(before-from), func(m *jetstream.RawStreamMsg) error {
 			if m.Sequence < before {
 				page = append(page, m)
 			}
@@ -219,10 +225,10 @@ func between(ctx context.Context, js jetstream.JetStream, stream, subject string
 		if err != nil {
 			return nil, err
 		}
-		if n == 0 {
+		if b.N == 0 {
 			break
 		}
-		from = last + 1
+		from = b.Last + 1
 	}
 	return page, nil
 }

@@ -42,7 +42,8 @@ type column[K comparable] struct {
 	base    uint64 // the first chunk's number
 	first   uint64 // the first sequence that is known
 	firstAt int64  // the time of the oldest message from there on; 0 is none
-	next    uint64 // the sequence behind the last
+	next    uint64 // the sequence behind the last; 0 before the first look
+	last    uint64 // the stream's last sequence at the last look
 	whole   bool   // there is nothing before first
 	kinds   []K
 	byKind  map[K]uint32
@@ -55,43 +56,65 @@ func newColumn[K comparable](js jetstream.JetStream, name, subject string, seed 
 	}
 }
 
+func (c *column[K]) name() string { return c.stream }
+
 func (c *column[K]) mark(id string) uint64 { return maphash.String(c.seed, id) }
 
 // readColumn is how many messages are read at once.
 const readColumn = 1000
 
-// advance adds what came since the last call. The first one finds where the
-// stream ends; what is before it is for extend.
-func (c *column[K]) advance(ctx context.Context) error {
+// look asks how far the stream is, and returns how many messages came since the
+// last look. A column that lacks more than it can hold begins anew, as does one of a
+// stream that did.
+func (c *column[K]) look(ctx context.Context) (uint64, error) {
+	s, err := c.js.Stream(ctx, c.stream)
+	if err != nil {
+		return 0, fmt.Errorf("trace: look at %s: %w", c.stream, err)
+	}
 	c.filling.Lock()
 	defer c.filling.Unlock()
-	if c.next == 0 {
-		s, err := c.js.Stream(ctx, c.stream)
-		if err != nil {
-			return fmt.Errorf("trace: look at %s: %w", c.stream, err)
-		}
-		st := s.CachedInfo().State
-		c.mu.Lock()
-		c.next, c.first = st.LastSeq+1, st.LastSeq+1
-		c.base = c.next / chunkSize
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := s.CachedInfo().State
+	last := st.LastSeq
+	if c.next == 0 || last+1 < c.next || last > c.next+uint64(c.most)*chunkSize {
+		// What is before it is for extend.
+		c.next, c.first, c.firstAt = last+1, last+1, 0
+		c.chunks, c.base = nil, c.next/chunkSize
 		c.whole = st.Msgs == 0
-		c.mu.Unlock()
+		c.last = last
+		return 0, nil
 	}
-	for {
-		n, last, err := c.load(ctx, c.next, 0)
-		if err != nil || n == 0 {
-			return err
-		}
-		c.mu.Lock()
-		c.next = last + 1
-		if drop := len(c.chunks) - c.most; drop > 0 {
-			c.chunks = slices.Delete(c.chunks, 0, drop)
-			c.base += uint64(drop)
-			c.first = max(c.first, c.base*chunkSize)
-			c.firstAt, c.whole = c.chunks[0].from, false
-		}
-		c.mu.Unlock()
+	came := last - min(c.last, last)
+	c.last = last
+	return came, nil
+}
+
+// behind returns how many messages the column lacked at the last look.
+func (c *column[K]) behind() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.last + 1 - min(c.next, c.last+1)
+}
+
+// step adds a batch of what came since the last call.
+func (c *column[K]) step(ctx context.Context) (stream.Batch, error) {
+	c.filling.Lock()
+	defer c.filling.Unlock()
+	b, err := c.load(ctx, c.next, 0)
+	if err != nil || b.N == 0 {
+		return b, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next = b.Last + 1
+	if drop := len(c.chunks) - c.most; drop > 0 {
+		c.chunks = slices.Delete(c.chunks, 0, drop)
+		c.base += uint64(drop)
+		c.first = max(c.first, c.base*chunkSize)
+		c.firstAt, c.whole = c.chunks[0].from, false
+	}
+	return b, nil
 }
 
 // extend adds a chunk of what is older, and reports false if there is no more, or
@@ -115,14 +138,14 @@ func (c *column[K]) extend(ctx context.Context) (bool, error) {
 	}
 	from := max(oldest, (c.first-1)/chunkSize*chunkSize)
 	for at := from; at < c.first; {
-		n, last, err := c.load(ctx, at, c.first)
+		b, err := c.load(ctx, at, c.first)
 		if err != nil {
 			return false, err
 		}
-		if n == 0 {
+		if b.N == 0 {
 			break
 		}
-		at = last + 1
+		at = b.Last + 1
 	}
 	c.mu.Lock()
 	c.first, c.whole = from, from == oldest
@@ -134,14 +157,14 @@ func (c *column[K]) extend(ctx context.Context) (bool, error) {
 }
 
 // load reads one batch from a sequence on, before another (0 is the end).
-func (c *column[K]) load(ctx context.Context, from, before uint64) (int, uint64, error) {
+func (c *column[K]) load(ctx context.Context, from, before uint64) (stream.Batch, error) {
 	type entry struct {
 		seq, mark uint64
 		kind      K
 		at        time.Time
 	}
 	batch := make([]entry, 0, readColumn)
-	n, last, err := stream.From(ctx, c.js, c.stream, c.subject, from, readColumn, func(m *jetstream.RawStreamMsg) error {
+	b, err := stream.From(ctx, c.js, c.stream, c.subject, from, readColumn, func(m *jetstream.RawStreamMsg) error {
 		if before > 0 && m.Sequence >= before {
 			return nil
 		}
@@ -151,7 +174,7 @@ func (c *column[K]) load(ctx context.Context, from, before uint64) (int, uint64,
 		return nil
 	})
 	if err != nil {
-		return 0, 0, err
+		return b, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,7 +184,7 @@ func (c *column[K]) load(ctx context.Context, from, before uint64) (int, uint64,
 			c.firstAt = e.at.UnixNano()
 		}
 	}
-	return n, last, nil
+	return b, nil
 }
 
 // put sets an entry; the lock is held.

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"hash/maphash"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +18,7 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/ledger"
+	"github.com/posthornhq/posthorn/pkg/stream"
 )
 
 // IndexEntries is how many of the newest messages of each stream the index
@@ -47,6 +50,8 @@ type index struct {
 	events   *column[eventKind]
 	attempts *column[attemptKind]
 	letters  *column[letterKind]
+	asked    atomic.Int64 // when somebody last asked, in nanoseconds
+	rests    atomic.Bool  // more comes than it follows unasked
 }
 
 func newIndex(js jetstream.JetStream, entries int) *index {
@@ -58,75 +63,185 @@ func newIndex(js jetstream.JetStream, entries int) *index {
 	}
 }
 
+// A part is a column of whatever.
+type part interface {
+	look(ctx context.Context) (came uint64, err error)
+	behind() uint64
+	step(ctx context.Context) (stream.Batch, error)
+	extend(ctx context.Context) (more bool, err error)
+	name() string
+	sequences(id string, since time.Time) ([]uint64, bool)
+}
+
+func (x *index) parts() []part { return []part{x.events, x.attempts, x.letters} }
+
 const (
-	// indexEvery is the pause between two looks at what is new.
+	// indexEvery is the pause between two looks at what is new, and askedEvery where
+	// somebody wants to know.
 	indexEvery = time.Second
-	// indexRest is the pause after a chunk of what is old, as a share of the time
-	// that it took: after a start there is other work to do.
-	indexRest = 1
+	askedEvery = 250 * time.Millisecond
+	// catchUp bounds how long a query waits for what is new. After that it reads the
+	// streams themselves; nor does it wait if there is more than catchUpMost.
+	catchUp     = 150 * time.Millisecond
+	catchUpMost = 20_000
 )
+
+// IndexConfig says how much the index of a [Tracer] may cost. The zero value is usable.
+type IndexConfig struct {
+	// Entries is how many of the newest messages of each stream are covered.
+	// Default [IndexEntries].
+	Entries int
+	// Calm is up to how many new messages a second the index follows although nobody
+	// asks. Reading each once more costs some 10 µs, which above it is for those who
+	// ask to pay. Default 1000.
+	Calm float64
+	// AskedFor is for how long the index follows whatever comes after somebody asked.
+	// Default 15 minutes.
+	AskedFor time.Duration
+}
 
 // Indexed returns a channel that is closed when the index has all that it will
 // have of what was stored before it began.
 func (t *Tracer) Indexed() <-chan struct{} { return t.indexed }
 
 // Run keeps an index of the newest events, attempts and dead letters in memory
-// until ctx is done: entries of each at most, 0 is [IndexEntries]. Without it,
-// and beyond what it covers, answers are the same and take longer.
-func (t *Tracer) Run(ctx context.Context, entries int, log *slog.Logger) error {
-	if entries == 0 {
-		entries = IndexEntries
-	}
-	x := newIndex(t.js, entries)
-	tick := time.NewTicker(indexEvery)
-	defer tick.Stop()
+// until ctx is done. Without it, while it is behind, and beyond what it covers,
+// answers are the same and take longer.
+func (t *Tracer) Run(ctx context.Context, cfg IndexConfig, log *slog.Logger) error {
+	cfg.Entries, cfg.Calm = cmp.Or(cfg.Entries, IndexEntries), cmp.Or(cfg.Calm, 1000)
+	cfg.AskedFor = cmp.Or(cfg.AskedFor, 15*time.Minute)
+	x := newIndex(t.js, cfg.Entries)
+	f := &follower{x: x, cfg: cfg, ready: func() { t.index.Store(x) }, done: sync.OnceFunc(func() { close(t.indexed) })}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	warned := false
-	var once sync.Once
 	for {
-		err := x.advance(ctx)
-		if err == nil {
-			t.index.Store(x)
-			var all bool
-			if all, err = x.extend(ctx); all {
-				once.Do(func() { close(t.indexed) })
-			} else if err == nil {
-				continue // it took its time already
-			}
-		}
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && !warned:
-			log.Warn("the index for queries is behind", "err", err)
-		}
-		warned = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		}
+		next, err := f.follow(ctx)
+		if err != nil && !warned && ctx.Err() == nil {
+			log.Warn("the index for queries is behind", "err", err)
+		}
+		warned = err != nil
+		timer.Reset(next)
 	}
 }
 
-// advance adds what is new.
-func (x *index) advance(ctx context.Context) error {
-	for _, advance := range []func(context.Context) error{x.events.advance, x.attempts.advance, x.letters.advance} {
-		if err := advance(ctx); err != nil {
-			return err
+// A follower keeps an index up to date.
+type follower struct {
+	x           *index
+	cfg         IndexConfig
+	ready, done func() // it may be asked; there is nothing older to add
+	looked      time.Time
+	rate        float64 // messages a second before the last look
+}
+
+// follow does for about a second what is due, and says when to go on.
+func (f *follower) follow(ctx context.Context) (time.Duration, error) {
+	x := f.x
+	if since := time.Since(f.looked); since >= indexEvery {
+		came, err := x.look(ctx)
+		if err != nil {
+			return indexEvery, err
+		}
+		f.looked, f.rate = time.Now(), float64(came)/since.Seconds()
+		f.ready()
+	}
+	wanted := time.Since(time.Unix(0, x.asked.Load())) < f.cfg.AskedFor
+	rests := !wanted && f.rate > f.cfg.Calm
+	x.rests.Store(rests)
+	if rests {
+		return indexEvery, nil
+	}
+	end := time.Now().Add(indexEvery)
+	caught, err := advance(ctx, x.parts(), end, !wanted)
+	if err != nil {
+		return indexEvery, err
+	}
+	if !caught {
+		return 0, nil
+	}
+	all, err := x.extend(ctx, end)
+	switch {
+	case err != nil:
+		return indexEvery, err
+	case !all:
+		return 0, nil
+	}
+	f.done()
+	if wanted {
+		return askedEvery, nil
+	}
+	return indexEvery, nil
+}
+
+// look asks how far the streams are. It returns how many messages came since the
+// last look.
+func (x *index) look(ctx context.Context) (came uint64, err error) {
+	for _, p := range x.parts() {
+		n, err := p.look(ctx)
+		if err != nil {
+			return 0, err
+		}
+		came += n
+	}
+	return came, nil
+}
+
+// ready reports whether parts of the index know all that is new, after adding some if
+// need be. That somebody asks lets it follow from now on.
+func (x *index) ready(ctx context.Context, parts ...part) (bool, error) {
+	x.asked.Store(time.Now().UnixNano())
+	behind := uint64(0)
+	for _, p := range parts {
+		behind += p.behind()
+	}
+	if behind > catchUpMost {
+		return false, nil
+	}
+	return advance(ctx, parts, time.Now().Add(catchUp), false)
+}
+
+// advance adds what is new until all of it is there or it is late. Where it may rest,
+// it takes half of the time for it.
+func advance(ctx context.Context, parts []part, end time.Time, rest bool) (caught bool, err error) {
+	for _, p := range parts {
+		// What comes while this goes on is for the next time.
+		for first, left := true, 0; ; first = false {
+			begun := time.Now()
+			b, err := p.step(ctx)
+			if err != nil {
+				return false, err
+			}
+			if left -= b.N; first {
+				left = int(b.Pending)
+			}
+			if b.N == 0 || left <= 0 {
+				break
+			}
+			if time.Now().After(end) {
+				return false, nil
+			}
+			if rest && !pause(ctx, time.Since(begun)) {
+				return false, ctx.Err()
+			}
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // extend adds what is old, the newest of it first, for as long as there is more,
-// or until it is time for what is new.
-func (x *index) extend(ctx context.Context) (all bool, err error) {
-	end := time.Now().Add(indexEvery)
+// or until it is time for what is new. It rests for half of the time: after a start
+// there is other work to do.
+func (x *index) extend(ctx context.Context, end time.Time) (all bool, err error) {
 	for {
 		begun := time.Now()
 		more := false
-		for _, extend := range []func(context.Context) (bool, error){x.attempts.extend, x.events.extend, x.letters.extend} {
-			ok, err := extend(ctx)
+		for _, p := range x.parts() {
+			ok, err := p.extend(ctx)
 			if err != nil {
 				return false, err
 			}
@@ -135,11 +250,19 @@ func (x *index) extend(ctx context.Context) (all bool, err error) {
 		if !more || time.Now().After(end) {
 			return !more, nil
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, time.Since(begun)) {
 			return false, ctx.Err()
-		case <-time.After(indexRest * time.Since(begun)):
 		}
+	}
+}
+
+// pause reports false if ctx is done first.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

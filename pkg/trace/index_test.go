@@ -13,20 +13,21 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/deadletter"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/store"
 	"github.com/posthornhq/posthorn/pkg/stream"
 	"github.com/posthornhq/posthorn/pkg/trace"
 )
 
 // indexed is a tracer of the rig that has an index.
-func (r *rig) indexed() *trace.Tracer { return r.indexedFor(0) }
+func (r *rig) indexed() *trace.Tracer { return r.indexedFor(trace.IndexConfig{}) }
 
-func (r *rig) indexedFor(entries int) *trace.Tracer {
+func (r *rig) indexedFor(cfg trace.IndexConfig) *trace.Tracer {
 	r.t.Helper()
 	t := trace.New(r.js, r.store, r.ledger, r.letters)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := t.Run(ctx, entries, slog.New(slog.DiscardHandler)); err != nil {
+		if err := t.Run(ctx, cfg, slog.New(slog.DiscardHandler)); err != nil {
 			r.t.Errorf("index: %v", err)
 		}
 	})
@@ -197,7 +198,7 @@ func TestTheIndexListsTheDeadLettersThatAreThere(t *testing.T) {
 func TestBeyondTheIndexListsGoOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	with := r.indexedFor(1) // two chunks
+	with := r.indexedFor(trace.IndexConfig{Entries: 1}) // two chunks
 	const n = 18_000
 	pub, err := stream.New(r.js.Conn())
 	if err != nil {
@@ -230,5 +231,44 @@ func TestBeyondTheIndexListsGoOn(t *testing.T) {
 	}
 	if got != n {
 		t.Errorf("listed %d events, want %d", got, n)
+	}
+}
+
+// While much comes and nobody asks, the index stands back; whoever asks gets what
+// there is all the same, and from then on quickly.
+func TestTheIndexFollowsABusyStreamForThoseWhoAsk(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	with := r.indexedFor(trace.IndexConfig{Calm: 0.001, AskedFor: 3 * time.Second})
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	t.Cleanup(func() { cancel(); load.Wait() })
+	load.Go(func() {
+		for ctx.Err() == nil {
+			ev := &event.Event{ID: store.NewID(), Type: "order.created", Source: "shop", Context: "default", Data: []byte(`{}`), Received: time.Now()}
+			if _, err := r.store.Append(ctx, ev); err != nil && ctx.Err() == nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	until := func(what string, f func() bool) {
+		t.Helper()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(time.Minute); !f(); <-tick.C {
+			if time.Now().After(end) {
+				t.Fatalf("not within a minute: %s; behind by %d", what, with.Behind())
+			}
+		}
+	}
+	for range 2 {
+		until("it stands back", func() bool { return with.Rests() && with.Behind() > 0 })
+		ev := r.event(nil)
+		page, _, err := with.List(t.Context(), trace.Query{ID: ev.ID, Limit: 1})
+		if err != nil || len(page) != 1 {
+			t.Fatalf("%d events and error %v, want the one that is new", len(page), err)
+		}
+		until("it follows", func() bool { return !with.Rests() && with.Behind() == 0 })
 	}
 }

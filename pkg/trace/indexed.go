@@ -52,7 +52,7 @@ func (t *Tracer) listIndexed(ctx context.Context, q *Query, keep func(*Summary) 
 	if x == nil {
 		return nil, 0, false, nil
 	}
-	if err := x.advance(ctx); err != nil {
+	if ok, err := x.ready(ctx, x.parts()...); err != nil || !ok {
 		return nil, 0, false, err
 	}
 	s := &scan{t: t, x: x, q: q, floor: 1}
@@ -283,36 +283,36 @@ func (s *scan) judge(cands []candidate, since int64) {
 	}
 }
 
-// known returns the messages of a stream at the sequences that the index tells,
+// known returns the messages about an event in the stream of one part of the index,
 // nil for those that are gone. It reports false where the index knows too little.
-func (t *Tracer) known(ctx context.Context, where func(*index) ([]uint64, bool), name string) ([]*stream.Message, bool, error) {
+func (t *Tracer) known(ctx context.Context, ev *event.Event, in func(*index) part) ([]*stream.Message, bool, error) {
 	x := t.index.Load()
 	if x == nil {
 		return nil, false, nil
 	}
-	if err := x.advance(ctx); err != nil {
+	p := in(x)
+	if ok, err := x.ready(ctx, p); err != nil || !ok {
 		return nil, false, err
 	}
-	seqs, ok := where(x)
+	seqs, ok := p.sequences(ev.ID, ev.Received.Add(-skew))
 	if !ok {
 		return nil, false, nil
 	}
-	msgs, err := stream.GetAll(ctx, t.js.Conn(), name, seqs)
+	msgs, err := stream.GetAll(ctx, t.js.Conn(), p.name(), seqs)
 	if err != nil {
-		return nil, false, fmt.Errorf("trace: read %s: %w", name, err)
+		return nil, false, fmt.Errorf("trace: read %s: %w", p.name(), err)
 	}
 	return msgs, true, nil
 }
 
 // attemptsOf returns all records about an event, in the order of time.
 func (t *Tracer) attemptsOf(ctx context.Context, ev *event.Event) ([]event.Attempt, error) {
-	since := ev.Received.Add(-skew)
-	msgs, ok, err := t.known(ctx, func(x *index) ([]uint64, bool) { return x.attempts.sequences(ev.ID, since) }, topology.StreamAttempts)
+	msgs, ok, err := t.known(ctx, ev, func(x *index) part { return x.attempts })
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return t.ledger.Attempts(ctx, ev.ID, since)
+		return t.ledger.Attempts(ctx, ev.ID, ev.Received.Add(-skew))
 	}
 	var out []event.Attempt
 	for _, m := range msgs {

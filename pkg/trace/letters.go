@@ -28,8 +28,10 @@ func (t *Tracer) DeadLetters(ctx context.Context, q deadletter.Query) ([]event.D
 	if x == nil {
 		return t.letters.List(ctx, q)
 	}
-	if err := x.letters.advance(ctx); err != nil {
+	if ok, err := x.ready(ctx, x.letters); err != nil {
 		return nil, "", err
+	} else if !ok {
+		return t.letters.List(ctx, q)
 	}
 	floor, before, err := t.letterBounds(ctx, &q, before)
 	if err != nil || floor == 0 {

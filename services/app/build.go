@@ -179,7 +179,7 @@ func (a *App) build(ctx context.Context) error {
 	}
 	if roles.Has(config.API) {
 		a.add("credentials", func(ctx context.Context) error { return a.sealCredentials(ctx, master) }, nil)
-		a.add("query index", func(ctx context.Context) error { return state.tracer.Run(ctx, 0, a.log) }, nil)
+		a.add("query index", func(ctx context.Context) error { return state.tracer.Run(ctx, trace.IndexConfig{}, a.log) }, nil)
 	}
 	if older && roles.Has(config.API) {
 		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)

@@ -15,7 +15,7 @@ import (
 func (r *rig) lane(sub string) []string {
 	r.t.Helper()
 	var ids []string
-	if _, _, err := stream.From(r.t.Context(), r.js, topology.StreamDeliveries, topology.OwnDeliverySubject(sub, 0), 1, 1000, func(m *jetstream.RawStreamMsg) error {
+	if _, err := stream.From(r.t.Context(), r.js, topology.StreamDeliveries, topology.OwnDeliverySubject(sub, 0), 1, 1000, func(m *jetstream.RawStreamMsg) error {
 		ids = append(ids, string(m.Data))
 		return nil
 	}); err != nil {
