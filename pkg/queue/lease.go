@@ -96,11 +96,14 @@ func (l *Lease) Arrived() time.Time { return l.arrived }
 // TraceParent returns the W3C trace context that the delivery was queued with.
 func (l *Lease) TraceParent() string { return l.trace }
 
-// Leave gives the lease's slot in its lane to another one, before the lease ends.
-func (l *Lease) Leave() {
-	if l.lane != nil && l.left.CompareAndSwap(false, true) {
-		l.lane.release()
+// Leave gives the lease's slot in its lane to another one, before the lease ends. It
+// reports false if it has been given before.
+func (l *Lease) Leave() bool {
+	if l.lane == nil || !l.left.CompareAndSwap(false, true) {
+		return false
 	}
+	l.lane.release()
+	return true
 }
 
 // Done ends the lease: the delivery is settled and gone. If the server does not

@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -27,10 +26,10 @@ const (
 
 // claimed is claim, held while something of ours fails. It reports false for going
 // when the lease is not to be gone on with.
-func (d *Dispatcher) claimed(running context.Context, lease *queue.Lease, p *policy.Policy, log *slog.Logger) (mine, going bool) {
+func (d *Dispatcher) claimed(running context.Context, lease *queue.Lease, p *policy.Policy, log note) (mine, going bool) {
 	for end := time.Now().Add(originalWait); ; {
 		original := false
-		if !hold(running, lease, p, log.With("for", "its claim"), func() (err error) {
+		if !hold(running, lease, p, log, "its claim", func() (err error) {
 			mine, err = d.claim(context.WithoutCancel(running), lease.Delivery(), p)
 			if original = errors.Is(err, errOriginal); original {
 				return nil

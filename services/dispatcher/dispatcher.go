@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -149,12 +148,20 @@ func (d *Dispatcher) lanesChanged() {
 
 // A place is where a lease is from: the slots that it holds, and the rules there.
 type place struct {
-	// leave gives up the slots, once, for another delivery to have them.
-	leave func()
+	lease *queue.Lease
+	// gate is nil in an own lane.
+	gate *gate
 	// own is nil in a shared lane.
 	own *ownLane
 	// probe says that this is the one try at an endpoint that fails.
 	probe bool
+}
+
+// leave gives up the slots of a shared lane, once, for another delivery to have them.
+func (p place) leave() {
+	if p.gate != nil && p.lease.Leave() {
+		p.gate.leave()
+	}
 }
 
 // handleShared makes an attempt at a delivery from a shared lane, or moves it to
@@ -163,16 +170,13 @@ func (d *Dispatcher) handleShared(running context.Context, lease *queue.Lease) {
 	dl := lease.Delivery()
 	p := d.Catalog.Policy(dl.Policy)
 	d.gate.enter(dl.Priority, lease, p.AckWait()/2)
-	leave := sync.OnceFunc(func() {
-		d.gate.leave()
-		lease.Leave()
-	})
-	defer leave()
+	at := place{lease: lease, gate: d.gate}
+	defer at.leave()
 	if sub, ok := d.Catalog.Subscription(dl.Subscription); ok && !sub.Disabled && (sub.OwnLane() || d.Lanes.Open(sub.Name)) {
 		d.move(running, lease, sub)
 		return
 	}
-	d.handle(running, lease, p, place{leave: leave})
+	d.handle(running, lease, p, at)
 }
 
 // move puts a delivery into its subscription's own lane. If that fails, it comes
@@ -209,7 +213,7 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 	// make every deploy a burst of retries. Its own timeout bounds it.
 	ctx := context.WithoutCancel(running)
 	dl := lease.Delivery()
-	log := d.Log.With("event", dl.Event, "subscription", dl.Subscription, "round", dl.Round, "attempt", dl.Attempt)
+	log := note{d.Log, dl}
 
 	mine, going := d.claimed(running, lease, p, log)
 	if !going {
@@ -224,7 +228,7 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 	}
 	var ev *event.Event
 	var missing error
-	if !hold(running, lease, p, log.With("for", "its event"), func() (err error) {
+	if !hold(running, lease, p, log, "its event", func() (err error) {
 		if ev, err = d.Events.Get(ctx, dl.Event); errs.KindOf(err) == errs.NotFound {
 			missing, err = err, nil
 		}
@@ -313,7 +317,7 @@ const (
 // hold tries f until it succeeds, and keeps the lease alive meanwhile: to hand
 // the delivery back would use up one of the subscriber's tries for a failure of
 // ours. It reports false when running is done first.
-func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log *slog.Logger, f func() error) bool {
+func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log note, what string, f func() error) bool {
 	pause := holdFrom
 	for {
 		err := f()
@@ -321,7 +325,7 @@ func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log *sl
 			return true
 		}
 		if pause == holdFrom {
-			log.Error("the delivery waits", "err", err)
+			log.Error("the delivery waits", "for", what, "err", err)
 		}
 		select {
 		case <-running.Done():
@@ -365,7 +369,7 @@ func (d *Dispatcher) attempt(running context.Context, t *target, ev *event.Event
 	d.Metrics.inFlight.Inc()
 	var done func()
 	if at.own == nil {
-		done = d.watch(running, t, at.leave)
+		done = d.watch(running, t, at)
 	}
 	res := t.dest.Send(sendCtx, &destination.Message{Event: ev, Delivery: dl, TraceParent: own, Now: now})
 	if done != nil {
@@ -407,7 +411,7 @@ func (d *Dispatcher) attempt(running context.Context, t *target, ev *event.Event
 
 // watch makes an attempt that takes long give up its slots, and isolates a
 // subscription that has many of them. The result is called when the attempt ends.
-func (d *Dispatcher) watch(running context.Context, t *target, leave func()) (done func()) {
+func (d *Dispatcher) watch(running context.Context, t *target, at place) (done func()) {
 	const (
 		short int32 = iota
 		long
@@ -421,7 +425,7 @@ func (d *Dispatcher) watch(running context.Context, t *target, leave func()) (do
 			return // it keeps its slots, or has ended
 		}
 		n := t.health.long.Add(1)
-		leave()
+		at.leave()
 		if int64(n) >= longLimit(all) {
 			d.isolate(running, t.sub, queue.Slow, nil, time.Time{})
 		}
@@ -440,7 +444,7 @@ func longLimit(all int64) int64 { return max(longLeast, longMost-longMost*all/lo
 // settle records the attempt and then ends the lease with what it taught. It
 // runs under no attempt's time limit: an attempt that used up its time happened
 // all the same.
-func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *policy.Policy, ev *event.Event, a *event.Attempt, res destination.Result, log *slog.Logger) {
+func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *policy.Policy, ev *event.Event, a *event.Attempt, res destination.Result, log note) {
 	ctx := context.WithoutCancel(running)
 	dl := lease.Delivery()
 	record, err := d.Ledger.Record(a)
@@ -449,7 +453,7 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 		return
 	}
 	// Side by side with the record: what must come before the lease's end is both.
-	if a.Outcome == event.Delivered && !hold(running, lease, p, log.With("for", "the mark that it is done"), func() error {
+	if a.Outcome == event.Delivered && !hold(running, lease, p, log, "the mark that it is done", func() error {
 		return d.Claims.Done(ctx, claimKey(dl), strconv.FormatUint(dl.Sequence, 10), d.cfg.DoneTTL)
 	}) {
 		err = errors.New("the claims were out of reach")
@@ -486,14 +490,14 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 	}
 }
 
-func (d *Dispatcher) retry(lease *queue.Lease, delay time.Duration, log *slog.Logger) {
+func (d *Dispatcher) retry(lease *queue.Lease, delay time.Duration, log note) {
 	if err := lease.Retry(max(delay, time.Millisecond)); err != nil {
 		log.Error("the delivery was not handed back; it will come again when the lease runs out", "err", err)
 	}
 }
 
 // bury stores a dead letter, and only then ends the lease.
-func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.DeadLetter, log *slog.Logger) {
+func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.DeadLetter, log note) {
 	if err := d.Letters.Put(ctx, dead); err != nil {
 		log.Error("the dead letter was not stored; the delivery will come again", "err", err)
 		return

@@ -459,7 +459,7 @@ func (d *Dispatcher) handleOwn(running, now context.Context, l *ownLane, m mode,
 			return
 		}
 	}
-	d.handle(running, lease, p, place{leave: func() {}, own: l, probe: probe})
+	d.handle(running, lease, p, place{lease: lease, own: l, probe: probe})
 }
 
 // keepPlace waits for a turn in an ordered lane whose mode changed meanwhile, since

@@ -315,7 +315,7 @@ func (p *Puller) prepareAll(ctx context.Context, leases []*queue.Lease, sub *sub
 func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscription.Subscription, pol *policy.Policy) (*pulled, error) {
 	dl := lease.Delivery()
 	dl.Policy, dl.Priority = sub.Policy, sub.Priority
-	log := p.d.Log.With("event", dl.Event, "subscription", dl.Subscription, "round", dl.Round, "attempt", dl.Attempt)
+	log := note{p.d.Log, dl}
 	mine, err := p.d.claim(ctx, dl, pol)
 	if errors.Is(err, errOriginal) {
 		p.d.retry(lease, pol.AckWait(), log) // by then that is settled

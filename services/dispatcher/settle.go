@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"log/slog"
 	mathrand "math/rand/v2"
 	"strconv"
 	"time"
@@ -296,8 +295,8 @@ func (p *Puller) release(t *ticket) {
 	}
 }
 
-func (p *Puller) log(t *ticket) *slog.Logger {
-	return p.d.Log.With("event", t.Event, "subscription", t.subscription, "round", t.Round, "attempt", t.Attempt)
+func (p *Puller) log(t *ticket) note {
+	return note{p.d.Log, &event.Delivery{Event: t.Event, Subscription: t.subscription, Round: t.Round, Attempt: t.Attempt}}
 }
 
 // notNow is an answer that could not be taken for a reason of ours; nil for none.

@@ -3,6 +3,7 @@ package amqp
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -103,8 +104,9 @@ func TestAMQPConforms(t *testing.T) {
 	t.Parallel()
 	s := rabbittest.Shared(t)
 	s.Queue("conforms", "conforms", "#")
-	s.Control("add_user", "ann", hushPassword)
-	s.Control("set_permissions", "ann", ".*", ".*", ".*")
+	ann := "ann-" + rand.Text() // the server is shared
+	s.Control("add_user", ann, hushPassword)
+	s.Control("set_permissions", ann, ".*", ".*", ".*")
 	log := &logs{}
 	pool := func(t *testing.T, allow ...netip.Prefix) *Pool {
 		p := NewPool(netguard.New(allow), slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Config{})
@@ -123,7 +125,7 @@ func TestAMQPConforms(t *testing.T) {
 	at := func(change func(*posthornv1.Amqp)) destinationtest.Make {
 		return func(t *testing.T) destination.Destination {
 			sub := spec(s, "conforms")
-			sub.Username, sub.Password = "ann", proto.String(hushPassword)
+			sub.Username, sub.Password = ann, proto.String(hushPassword)
 			sub.Headers = map[string]string{"X-Key": hushHeader}
 			change(sub)
 			return open(t, pool(t, loopback), sub)
@@ -155,7 +157,7 @@ func TestAMQPConforms(t *testing.T) {
 		},
 		Blocked: func(t *testing.T) destination.Destination {
 			sub := spec(s, "conforms")
-			sub.Username, sub.Password = "ann", proto.String(hushPassword)
+			sub.Username, sub.Password = ann, proto.String(hushPassword)
 			sub.Headers = map[string]string{"X-Key": hushHeader}
 			return open(t, pool(t), sub)
 		},
