@@ -24,6 +24,7 @@ var floors = map[string]int{
 	"pkg/backoff":   1,
 	"pkg/pattern":   1,
 	"pkg/netguard":  1,
+	"pkg/rawjson":   1,
 	"pkg/stream":    1,
 	"pkg/wire":      1,
 	"jetstream":     1,

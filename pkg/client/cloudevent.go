@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/signature"
 )
 
@@ -112,7 +113,7 @@ func structuredData(contentType string, data, encoded json.RawMessage) ([]byte, 
 			return nil, errors.New("data_base64 is not base64")
 		}
 		return raw, nil
-	case isJSON(contentType) || data == nil:
+	case event.IsJSON(contentType) || data == nil:
 		return data, nil
 	}
 	// Data that is text but not JSON stands there as a JSON string.

@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"mime"
-	"strings"
 	"time"
+
+	"github.com/posthornhq/posthorn/pkg/event"
 )
 
 // An Event is what is published, and what a subscription receives.
@@ -58,7 +58,7 @@ func NewEvent(eventType string, data any) (Event, error) {
 
 // Decode reads the event's JSON into v.
 func (e *Event) Decode(v any) error {
-	if !isJSON(e.DataContentType) {
+	if !event.IsJSON(e.DataContentType) {
 		return fmt.Errorf("client: data of %s is %s, not JSON", e.Type, e.DataContentType)
 	}
 	if err := json.Unmarshal(e.Data, v); err != nil {
@@ -91,7 +91,7 @@ func (e *Event) appendJSON(dst []byte) ([]byte, error) {
 	dst = append(dst, head[:len(head)-1]...)
 	switch {
 	case e.Data == nil:
-	case isJSON(e.DataContentType):
+	case event.IsJSON(e.DataContentType):
 		if !json.Valid(e.Data) {
 			return nil, errNotJSON
 		}
@@ -106,15 +106,3 @@ func (e *Event) appendJSON(dst []byte) ([]byte, error) {
 }
 
 var errNotJSON = errors.New("client: the data is not JSON; say in DataContentType what it is")
-
-// isJSON reports whether a media type is a kind of JSON; none is.
-func isJSON(contentType string) bool {
-	if contentType == "" {
-		return true
-	}
-	media, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return false
-	}
-	return media == "application/json" || media == "text/json" || strings.HasSuffix(media, "+json")
-}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // The short cut for good events may leave a decision to the library, but must
@@ -24,7 +26,7 @@ func TestTheShortCutNeverAcceptsWhatTheLibraryRefuses(t *testing.T) {
 		}
 		for range 5 {
 			data := randomValue(rnd, 3)
-			v, err := decode([]byte(data))
+			v, err := rawjson.Decode([]byte(data))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // A Change is one difference between two versions of a schema.
@@ -32,8 +34,8 @@ type Change struct {
 //
 // Both must be definitions that [Compile] takes.
 func Compatible(old, next []byte) []Change {
-	a, errA := decode(old)
-	b, errB := decode(next)
+	a, errA := rawjson.Decode(old)
+	b, errB := rawjson.Decode(next)
 	if errA != nil || errB != nil {
 		return []Change{{Breaking: true, Text: "one of the two is not JSON, so they cannot be compared"}}
 	}

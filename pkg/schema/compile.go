@@ -11,6 +11,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // What a definition may be. The limits are far above what people write and far
@@ -92,7 +93,7 @@ func parse(definition []byte) (any, error) {
 	if depth(definition) > MaxDepth {
 		return nil, errs.Field(field, "nests deeper than %d", MaxDepth)
 	}
-	doc, err := decode(definition)
+	doc, err := rawjson.Decode(definition)
 	if err != nil {
 		return nil, errs.Field(field, "is not JSON: %v", err)
 	}

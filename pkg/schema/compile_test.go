@@ -200,7 +200,7 @@ func TestValidate(t *testing.T) {
 		{"what is not JSON", `{"id":x}`, v("", "the data is not JSON: invalid character 'x' looking for beginning of value (byte 7)")},
 		{"what ends too early", `{"id":`, v("", "the data is not JSON: it ends too early")},
 		{"nothing", ``, v("", "the data is not JSON: it ends too early")},
-		{"something behind the data", `{} {}`, v("", "the data is not JSON: there is something behind the value")},
+		{"something behind the data", `{} {}`, v("", "the data is not JSON: there is more than one JSON value")},
 	}
 	s := compile(t, order)
 	for _, tt := range tests {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"mime"
 	"slices"
 	"strings"
 	"sync"
@@ -230,19 +229,4 @@ func (r *Registry) validateForeign(typ string, version int, contentType string, 
 		return 0, nil
 	}
 	return 0, one("", fmt.Sprintf("%s has no schema version %d", typ, version))
-}
-
-// IsJSON reports whether a content type is JSON: application/json, anything
-// that ends with +json, or nothing, which is JSON in CloudEvents.
-func IsJSON(contentType string) bool {
-	switch contentType {
-	case "", "application/json":
-		return true
-	}
-	media, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		media, _, _ = strings.Cut(contentType, ";")
-		media = strings.ToLower(strings.TrimSpace(media))
-	}
-	return media == "application/json" || media == "text/json" || strings.HasSuffix(media, "+json")
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 const (
@@ -36,7 +37,7 @@ const (
 // type cannot satisfy a schema, which is then its only violation.
 func (s *Schema) ValidateContent(contentType string, data []byte) []event.Violation {
 	switch {
-	case IsJSON(contentType):
+	case event.IsJSON(contentType):
 		return s.Validate(data)
 	case s.proto == nil:
 		return one("", "the data is "+cut(contentType, 100)+", the schema is for JSON")
@@ -112,7 +113,7 @@ func (p *protoSchema) wrongURL(at, url string) []event.Violation {
 // violations, as in JSON a misspelled name is one.
 func (p *protoSchema) validateJSON(data []byte) []event.Violation {
 	if bytes.Contains(data, []byte(`"`+typeURL+`"`)) {
-		if v, err := decode(data); err == nil {
+		if v, err := rawjson.Decode(data); err == nil {
 			if url, ok := object(v)[typeURL].(string); ok && p.message.Fields().ByJSONName(typeURL) == nil {
 				if found := p.wrongURL("/"+typeURL, url); found != nil {
 					return found
@@ -136,7 +137,7 @@ func (p *protoSchema) check(data []byte, into proto.Message) []event.Violation {
 	if !utf8.Valid(data) {
 		return one("", "the data is not valid UTF-8")
 	}
-	v, bad := decode(data)
+	v, bad := rawjson.Decode(data)
 	if bad != nil {
 		return one("", "the data is not JSON: "+syntaxError(bad))
 	}

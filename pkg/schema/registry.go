@@ -17,6 +17,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // Config holds what may be tuned. The zero value is usable.
@@ -270,11 +271,11 @@ func compareRecords(newest, want Record) (same bool, changes []Change, err error
 	if want.Kind == KindProto {
 		return compareProtoRecords(newest, want)
 	}
-	old, err := decode([]byte(newest.Definition))
+	old, err := rawjson.Decode([]byte(newest.Definition))
 	if err != nil {
 		return false, nil, fmt.Errorf("schema: version %d of %s: %w", newest.Version, newest.Type, err)
 	}
-	next, err := decode([]byte(want.Definition))
+	next, err := rawjson.Decode([]byte(want.Definition))
 	if err != nil {
 		return false, nil, errs.Field(field, "is not JSON: %v", err)
 	}

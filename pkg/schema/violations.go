@@ -13,6 +13,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // MaxViolations is how many violations are reported for one event.
@@ -31,7 +32,7 @@ func (s *Schema) Validate(data []byte) []event.Violation {
 	if s.proto != nil {
 		return s.proto.validateJSON(data)
 	}
-	v, err := decode(data)
+	v, err := rawjson.Decode(data)
 	if err != nil {
 		return one("", "the data is not JSON: "+syntaxError(err))
 	}
@@ -62,7 +63,7 @@ func syntaxError(err error) string {
 	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Sprintf("%v (byte %d)", e, e.Offset)
 	}
-	if errors.Is(err, errTrailing) {
+	if errors.Is(err, rawjson.ErrTrailing) {
 		return err.Error()
 	}
 	return "it ends too early"

@@ -14,6 +14,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/amqp"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -132,7 +133,7 @@ func (s *Source) readMessage(m *Message) (Incoming, map[string]any, error) {
 		if !strings.EqualFold(contentType, mediaCloudEvents+"+json") {
 			return Incoming{}, nil, malformedField("content-type", "%q is not known; one CloudEvent is in a message, as %s+json", contentType, mediaCloudEvents)
 		}
-		if !validJSON(m.Body) {
+		if !rawjson.Valid(m.Body) {
 			return Incoming{}, nil, malformed("the body is not valid JSON")
 		}
 		in, err := parseStructured(m.Body, -1)
@@ -179,7 +180,7 @@ func messageContent(m *Message) (string, error) {
 		return "", malformedField("content-type", "is not UTF-8 or has control characters")
 	case isEncoded(m.ContentEncoding):
 		return "application/octet-stream", nil
-	case m.ContentType == "" && len(m.Body) > 0 && !validJSON(m.Body):
+	case m.ContentType == "" && len(m.Body) > 0 && !rawjson.Valid(m.Body):
 		return "application/octet-stream", nil
 	}
 	return m.ContentType, checkData(m.ContentType, m.Body)

@@ -9,7 +9,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -184,7 +186,7 @@ func FuzzMessage(f *testing.F) {
 		if !utf8.ValidString(in.Key) || !cleanText(ev.ExternalID) || !cleanText(ev.DataContentType) {
 			t.Errorf("accepted %+v with key %q", ev, in.Key)
 		}
-		if isJSON(ev.DataContentType) && len(ev.Data) > 0 && !validJSON(ev.Data) {
+		if event.IsJSON(ev.DataContentType) && len(ev.Data) > 0 && !rawjson.Valid(ev.Data) {
 			t.Errorf("accepted %q as JSON", ev.Data)
 		}
 		if _, err := json.Marshal(ev.Time); err != nil {

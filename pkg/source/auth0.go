@@ -6,6 +6,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -102,7 +103,7 @@ func (a auth0) parse(r *Request) (Batch, error) {
 		}
 		b.Events = append(b.Events, in)
 	}
-	if n == 0 && skipBlank(r.Body, 0) == len(r.Body) {
+	if n == 0 && rawjson.SkipBlank(r.Body, 0) == len(r.Body) {
 		return Batch{}, malformed("the body is empty; a log stream sends an array, lines or an object")
 	}
 	return b, nil
@@ -118,16 +119,16 @@ func auth0Records(body []byte) func(yield func([]byte, error) bool) {
 				return
 			}
 			list := value
-			if logs := member(value, "logs"); at(logs, 0, '[') {
+			if logs := member(value, "logs"); rawjson.Begins(logs, '[') {
 				list = logs
 			}
-			if !at(list, 0, '[') {
+			if !rawjson.Begins(list, '[') {
 				if !yield(value, nil) {
 					return
 				}
 				continue
 			}
-			for _, record := range elements(list) {
+			for _, record := range rawjson.Elements(list) {
 				if !yield(record, nil) {
 					return
 				}
@@ -139,12 +140,12 @@ func auth0Records(body []byte) func(yield func([]byte, error) bool) {
 // auth0Event makes an event of record n and returns its code. Only data.type is
 // required: the others come and go.
 func auth0Event(record []byte, n int) (Incoming, string, error) {
-	if !at(record, 0, '{') {
+	if !rawjson.Begins(record, '{') {
 		return Incoming{}, "", auth0Error(n, "", "a log record is a JSON object")
 	}
 	var logID string
 	var data []byte
-	for name, value := range members(record) {
+	for name, value := range rawjson.Members(record) {
 		switch string(name) {
 		case "log_id":
 			logID = cleanString(value)
@@ -152,12 +153,12 @@ func auth0Event(record []byte, n int) (Incoming, string, error) {
 			data = value
 		}
 	}
-	if !at(data, 0, '{') {
+	if !rawjson.Begins(data, '{') {
 		return Incoming{}, "", auth0Error(n, ".data", "a log record has an object here")
 	}
 	ev := event.Event{DataContentType: "application/json", Data: data}
 	var code string
-	for name, value := range members(data) {
+	for name, value := range rawjson.Members(data) {
 		switch string(name) {
 		case "type":
 			code = cleanString(value)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -28,7 +29,7 @@ func BenchmarkValidJSON512B(b *testing.B) {
 	body := []byte(document(512))
 	b.ReportAllocs()
 	for b.Loop() {
-		if !validJSON(body) {
+		if !rawjson.Valid(body) {
 			b.Fatal("not valid")
 		}
 	}

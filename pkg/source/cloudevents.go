@@ -11,6 +11,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/pattern"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // Media types of CloudEvents over HTTP, before the format ("+json"). The one is
@@ -45,7 +46,7 @@ func parseCloudEvents(r *Request) (Batch, error) {
 		if !strings.EqualFold(contentType, mediaCloudEvents+"+json") {
 			return Batch{}, unknownFormat(contentType)
 		}
-		if !validJSON(r.Body) {
+		if !rawjson.Valid(r.Body) {
 			return Batch{}, malformed("the body is not valid JSON")
 		}
 		return one(parseStructured(r.Body, -1))
@@ -67,14 +68,14 @@ func unknownFormat(contentType string) error {
 
 // parseBatch takes all events of a batch or none.
 func parseBatch(body []byte) (Batch, error) {
-	if !validJSON(body) {
+	if !rawjson.Valid(body) {
 		return Batch{}, malformed("the body is not valid JSON")
 	}
-	if !at(body, skipBlank(body, 0), '[') {
+	if !rawjson.Begins(body, '[') {
 		return Batch{}, malformed("a batch of CloudEvents is a JSON array")
 	}
 	var b Batch
-	for n, raw := range elements(body) {
+	for n, raw := range rawjson.Elements(body) {
 		if n == maxEvents {
 			return Batch{}, errTooMany
 		}
@@ -91,14 +92,14 @@ func parseBatch(body []byte) (Batch, error) {
 // batch, or -1.
 func parseStructured(doc []byte, index int) (Incoming, error) {
 	a := attributes{index: index}
-	if doc = doc[skipBlank(doc, 0):]; !at(doc, 0, '{') {
+	if doc = doc[rawjson.SkipBlank(doc, 0):]; !rawjson.Begins(doc, '{') {
 		return Incoming{}, a.error("", "a CloudEvent is a JSON object")
 	}
 	var data, base64Data []byte
-	for name, value := range members(doc) {
+	for name, value := range rawjson.Members(doc) {
 		var err error
 		switch {
-		case isNull(value): // means absent
+		case rawjson.IsNull(value): // means absent
 		case string(name) == "data":
 			err = a.once(&data, "data", value)
 		case string(name) == "data_base64":
@@ -272,7 +273,7 @@ func (a *attributes) setData(data, base64Data []byte) error {
 			return a.error("data_base64", "is not a string in base64")
 		}
 		a.ev.Data = raw
-		if a.ev.DataContentType == "" && !validJSON(raw) {
+		if a.ev.DataContentType == "" && !rawjson.Valid(raw) {
 			// No content type means JSON to everybody who reads the event later.
 			a.ev.DataContentType = "application/octet-stream"
 		}
@@ -282,7 +283,7 @@ func (a *attributes) setData(data, base64Data []byte) error {
 		return nil
 	}
 	a.ev.Data = data
-	if !isJSON(a.ev.DataContentType) {
+	if !event.IsJSON(a.ev.DataContentType) {
 		// What is not JSON stands in the document as a string of text.
 		if s, ok := text(data); ok {
 			a.ev.Data = []byte(s)

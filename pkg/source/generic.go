@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // headerKey is the idempotency key of publishers that follow no other rule.
@@ -54,7 +55,7 @@ func plainEvent(r *Request) (event.Event, error) {
 
 // checkData refuses data that claim to be JSON, or claim nothing, and are not.
 func checkData(contentType string, data []byte) error {
-	if len(data) == 0 || !isJSON(contentType) || validJSON(data) {
+	if len(data) == 0 || !event.IsJSON(contentType) || rawjson.Valid(data) {
 		return nil
 	}
 	if contentType == "" {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	"github.com/posthornhq/posthorn/pkg/signature"
 )
 
@@ -94,7 +95,7 @@ func githubEvent(r *Request) (event.Event, error) {
 	}
 	form, err := url.ParseQuery(string(r.Body))
 	payload := []byte(form.Get("payload"))
-	if err != nil || !validJSON(payload) {
+	if err != nil || !rawjson.Valid(payload) {
 		return event.Event{}, malformed("the form has no field payload with valid JSON")
 	}
 	return event.Event{DataContentType: "application/json", Data: payload}, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 // placesSpec is what the settings of HMAC, HEADER and JSON_FIELD have in common.
@@ -42,7 +43,7 @@ func (p places) parse(r *Request) (Batch, error) {
 	}
 	// Pointers lead into JSON whatever the content type says it is.
 	doc := ev.Data
-	if (p.idPointer != nil || p.typePointer != nil) && !isJSON(ev.DataContentType) && !validJSON(doc) {
+	if (p.idPointer != nil || p.typePointer != nil) && !event.IsJSON(ev.DataContentType) && !rawjson.Valid(doc) {
 		doc = nil
 	}
 	if ev.Type, err = p.eventType(r, doc); err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	"github.com/posthornhq/posthorn/pkg/signature"
 )
 
@@ -95,7 +96,7 @@ func (s slack) form(r *Request) (Incoming, error) {
 		return s.command(r, form)
 	}
 	payload := []byte(form.Get("payload"))
-	if !validJSON(payload) {
+	if !rawjson.Valid(payload) {
 		return Incoming{}, malformedField("payload", "the field of the form is not valid JSON")
 	}
 	ev := event.Event{DataContentType: "application/json", Data: payload}

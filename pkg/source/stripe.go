@@ -55,7 +55,7 @@ func (s stripe) parse(r *Request) (Batch, error) {
 // jsonDocument returns the data of an event in which members may be looked for:
 // none if they are not JSON, which its content type then says.
 func jsonDocument(ev event.Event) []byte {
-	if isJSON(ev.DataContentType) {
+	if event.IsJSON(ev.DataContentType) {
 		return ev.Data
 	}
 	return nil

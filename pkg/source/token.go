@@ -3,6 +3,7 @@ package source
 import (
 	"strings"
 
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -69,7 +70,7 @@ func newJSONField(spec *posthornv1.Source, secrets [][]byte) (*jsonField, error)
 }
 
 func (k *jsonField) verify(r *Request) (string, error) {
-	if !validJSON(r.Body) {
+	if !rawjson.Valid(r.Body) {
 		return "", unverified("the body is not valid JSON, so it has no %s", k.pointer)
 	}
 	token, ok := text(resolve(r.Body, k.path))

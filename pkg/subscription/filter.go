@@ -1,14 +1,9 @@
 package subscription
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"mime"
-	"strings"
 	"sync"
 
 	"cel.dev/cel-go/cel"
@@ -16,6 +11,7 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 const (
@@ -211,53 +207,17 @@ func (f *Facts) decode() error {
 }
 
 func decodeData(e *event.Event) (any, error) {
-	if !isJSON(e.ContentType()) {
+	if !event.IsJSON(e.ContentType()) {
 		return nil, fmt.Errorf("data is %s, not JSON", e.ContentType())
 	}
-	d := json.NewDecoder(bytes.NewReader(e.Data))
-	d.UseNumber() // an ID beyond 2^53 must not become another one
-	var v any
-	if err := d.Decode(&v); err != nil {
+	v, err := rawjson.Decode(e.Data)
+	if err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("data: there is more than one JSON value")
-	}
-	return numbers(v)
+	return rawjson.Numbers(v, number)
 }
 
-// isJSON reports whether a media type is JSON: application/json, or one with the
-// structured syntax suffix +json (RFC 6839).
-func isJSON(contentType string) bool {
-	if contentType == "application/json" {
-		return true
-	}
-	t, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (t == "application/json" || t == "text/json" || strings.HasSuffix(t, "+json"))
-}
-
-// numbers replaces the numbers in v, in place, by what CEL calculates with.
-func numbers(v any) (any, error) {
-	var err error
-	switch v := v.(type) {
-	case json.Number:
-		return number(v)
-	case map[string]any:
-		for key, item := range v {
-			if v[key], err = numbers(item); err != nil {
-				return nil, err
-			}
-		}
-	case []any:
-		for i, item := range v {
-			if v[i], err = numbers(item); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return v, nil
-}
-
+// number is what CEL calculates with.
 func number(n json.Number) (any, error) {
 	if i, err := n.Int64(); err == nil {
 		return i, nil

@@ -56,8 +56,6 @@ func newColumn[K comparable](js jetstream.JetStream, name, subject string, seed 
 	}
 }
 
-func (c *column[K]) name() string { return c.stream }
-
 func (c *column[K]) mark(id string) uint64 { return maphash.String(c.seed, id) }
 
 // readColumn is how many messages are read at once.

@@ -69,8 +69,6 @@ type part interface {
 	behind() uint64
 	step(ctx context.Context) (stream.Batch, error)
 	extend(ctx context.Context) (more bool, err error)
-	name() string
-	sequences(id string, since time.Time) ([]uint64, bool)
 }
 
 func (x *index) parts() []part { return []part{x.events, x.attempts, x.letters} }

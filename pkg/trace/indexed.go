@@ -285,29 +285,29 @@ func (s *scan) judge(cands []candidate, since int64) {
 
 // known returns the messages about an event in the stream of one part of the index,
 // nil for those that are gone. It reports false where the index knows too little.
-func (t *Tracer) known(ctx context.Context, ev *event.Event, in func(*index) part) ([]*stream.Message, bool, error) {
+func known[K comparable](ctx context.Context, t *Tracer, ev *event.Event, in func(*index) *column[K]) ([]*stream.Message, bool, error) {
 	x := t.index.Load()
 	if x == nil {
 		return nil, false, nil
 	}
-	p := in(x)
-	if ok, err := x.ready(ctx, p); err != nil || !ok {
+	c := in(x)
+	if ok, err := x.ready(ctx, c); err != nil || !ok {
 		return nil, false, err
 	}
-	seqs, ok := p.sequences(ev.ID, ev.Received.Add(-skew))
+	seqs, ok := c.sequences(ev.ID, ev.Received.Add(-skew))
 	if !ok {
 		return nil, false, nil
 	}
-	msgs, err := stream.GetAll(ctx, t.js.Conn(), p.name(), seqs)
+	msgs, err := stream.GetAll(ctx, t.js.Conn(), c.stream, seqs)
 	if err != nil {
-		return nil, false, fmt.Errorf("trace: read %s: %w", p.name(), err)
+		return nil, false, fmt.Errorf("trace: read %s: %w", c.stream, err)
 	}
 	return msgs, true, nil
 }
 
 // attemptsOf returns all records about an event, in the order of time.
 func (t *Tracer) attemptsOf(ctx context.Context, ev *event.Event) ([]event.Attempt, error) {
-	msgs, ok, err := t.known(ctx, ev, func(x *index) part { return x.attempts })
+	msgs, ok, err := known(ctx, t, ev, func(x *index) *column[attemptKind] { return x.attempts })
 	if err != nil {
 		return nil, err
 	}

@@ -141,7 +141,7 @@ const lookFor = 20_000
 
 // stored finds where an event's ID stands on EVENTS.
 func (t *Tracer) stored(ctx context.Context, ev *event.Event) (seq uint64, at time.Time, revision string, err error) {
-	if msg, ok, err := t.known(ctx, ev, func(x *index) part { return x.events }); err != nil {
+	if msg, ok, err := known(ctx, t, ev, func(x *index) *column[eventKind] { return x.events }); err != nil {
 		return 0, time.Time{}, "", err
 	} else if ok {
 		for _, m := range msg {

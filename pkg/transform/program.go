@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/itchyny/gojq"
+
+	"github.com/posthornhq/posthorn/pkg/event"
 )
 
 const (
@@ -87,7 +89,7 @@ func (p *Program) String() string { return p.text }
 // error that is [ErrTime] or ctx's own may not come again; any other will, with the
 // same data.
 func (p *Program) Apply(ctx context.Context, contentType string, data []byte) (out []byte, err error) {
-	if !isJSON(contentType) {
+	if !event.IsJSON(contentType) {
 		return nil, fmt.Errorf("the data is %s, not JSON", contentType)
 	}
 	in, err := decode(data)

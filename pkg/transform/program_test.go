@@ -168,7 +168,7 @@ func TestOnlyJSONIsTransformed(t *testing.T) {
 	p := compile(t, `.`)
 	for contentType, want := range map[string]bool{
 		"application/json": true, "application/json; charset=utf-8": true, "application/vnd.github+json": true,
-		"text/plain": false, "application/protobuf": false, "": false,
+		"text/plain": false, "application/protobuf": false, "": true,
 	} {
 		if _, err := p.Apply(t.Context(), contentType, []byte(`{}`)); (err == nil) != want {
 			t.Errorf("content type %q: error is %v, want none: %t", contentType, err, want)

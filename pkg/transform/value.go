@@ -1,14 +1,13 @@
 package transform
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
-	"mime"
 	"strings"
+
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 )
 
 const (
@@ -23,48 +22,17 @@ const (
 
 // decode reads one JSON value as the interpreter wants it.
 func decode(data []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber() // an ID beyond 2^53 must not become another one
-	var v any
-	if err := d.Decode(&v); err != nil {
+	v, err := rawjson.Decode(data)
+	switch {
+	case errors.Is(err, rawjson.ErrTrailing):
+		return nil, errors.New("the data is more than one JSON value")
+	case err != nil:
 		return nil, fmt.Errorf("the data is not JSON: %w", err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("the data is more than one JSON value")
-	}
-	return numbers(v)
+	return rawjson.Numbers(v, number)
 }
 
-// isJSON reports whether a media type is JSON: application/json, or one with the
-// structured syntax suffix +json (RFC 6839).
-func isJSON(contentType string) bool {
-	t, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (t == "application/json" || t == "text/json" || strings.HasSuffix(t, "+json"))
-}
-
-// numbers replaces the numbers in v, in place, by what the interpreter calculates
-// with.
-func numbers(v any) (any, error) {
-	var err error
-	switch v := v.(type) {
-	case json.Number:
-		return number(v)
-	case map[string]any:
-		for key, item := range v {
-			if v[key], err = numbers(item); err != nil {
-				return nil, err
-			}
-		}
-	case []any:
-		for i, item := range v {
-			if v[i], err = numbers(item); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return v, nil
-}
-
+// number is what the interpreter calculates with.
 func number(n json.Number) (any, error) {
 	if i, err := n.Int64(); err == nil {
 		return int(i), nil

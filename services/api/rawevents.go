@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	"github.com/posthornhq/posthorn/pkg/wire"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -174,7 +176,7 @@ func textField(req *posthornv1.PublishEventRequest, name []byte) *string {
 }
 
 func parseExtensions(b []byte, at string) (map[string]string, error) {
-	if isNull(b) {
+	if rawjson.IsNull(b) {
 		return nil, nil
 	}
 	ext := make(map[string]string)
@@ -214,7 +216,7 @@ func encodeEvent(ev *posthornv1.Event) ([]byte, error) {
 	out = out[:len(out)-1] // the closing brace
 	switch {
 	case len(data) == 0:
-	case isJSON(ev.GetDataContentType()) && json.Valid(data):
+	case event.IsJSON(ev.GetDataContentType()) && json.Valid(data):
 		out = append(append(out, `,"data":`...), data...)
 	default:
 		out = append(out, `,"dataBase64":"`...)

@@ -222,7 +222,7 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 	if !mine {
 		d.Metrics.duplicate()
 		if err := lease.Done(); err != nil {
-			log.Error("a duplicate was not settled; it will come again", "err", err)
+			log.with().Error("a duplicate was not settled; it will come again", "err", err)
 		}
 		return
 	}
@@ -267,7 +267,7 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 	// all but the margin.
 	if lease.Age() > leaseSpare {
 		if err := lease.Extend(); err != nil {
-			log.Warn("the lease was not extended", "err", err)
+			log.with().Warn("the lease was not extended", "err", err)
 		}
 	}
 	a, res := d.attempt(running, target, ev, lease, p, at)
@@ -325,7 +325,7 @@ func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log not
 			return true
 		}
 		if pause == holdFrom {
-			log.Error("the delivery waits", "for", what, "err", err)
+			log.with().Error("the delivery waits", "for", what, "err", err)
 		}
 		select {
 		case <-running.Done():
@@ -334,7 +334,7 @@ func hold(running context.Context, lease *queue.Lease, p *policy.Policy, log not
 		}
 		pause = min(2*pause, holdTo, p.AckWait()/holdShare)
 		if err := lease.Extend(); err != nil {
-			log.Warn("the lease was not extended", "err", err)
+			log.with().Warn("the lease was not extended", "err", err)
 		}
 	}
 }
@@ -449,7 +449,7 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 	dl := lease.Delivery()
 	record, err := d.Ledger.Record(a)
 	if err != nil {
-		log.Error("the attempt was not recorded", "err", err)
+		log.with().Error("the attempt was not recorded", "err", err)
 		return
 	}
 	// Side by side with the record: what must come before the lease's end is both.
@@ -462,18 +462,20 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 		err = rErr
 	}
 	if err != nil {
-		log.Error("the attempt was not recorded; the delivery will come again", "outcome", a.Outcome, "err", err)
+		log.with().Error("the attempt was not recorded; the delivery will come again", "outcome", a.Outcome, "err", err)
 		return
 	}
 	switch a.Outcome {
 	case event.Delivered:
 		if err := lease.Done(); err != nil {
-			log.Error("the delivery was not settled; it will come again and be known", "err", err)
+			log.with().Error("the delivery was not settled; it will come again and be known", "err", err)
 		}
-		log.Debug("delivered", "status", a.Status, "latency", a.Latency)
+		if log.debug(ctx) {
+			log.with().Debug("delivered", "status", a.Status, "latency", a.Latency)
+		}
 	case event.Retry:
 		d.retry(lease, time.Until(a.NextAt), log)
-		log.Info("will be tried again", "status", a.Status, "class", a.ErrorClass, "err", a.Error, "next", a.NextAt)
+		log.with().Info("will be tried again", "status", a.Status, "class", a.ErrorClass, "err", a.Error, "next", a.NextAt)
 	default:
 		dead := letter(dl, ev, string(a.Outcome), a.Error)
 		dead.Status = a.Status
@@ -483,7 +485,7 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 		if res.Gone {
 			dead.Reason = "gone"
 			if err := d.Disable(ctx, dl.Subscription); err != nil {
-				log.Error("the subscription, whose endpoint is gone, was not disabled", "err", err)
+				log.with().Error("the subscription, whose endpoint is gone, was not disabled", "err", err)
 			}
 		}
 		d.bury(ctx, lease, dead, log)
@@ -492,27 +494,27 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 
 func (d *Dispatcher) retry(lease *queue.Lease, delay time.Duration, log note) {
 	if err := lease.Retry(max(delay, time.Millisecond)); err != nil {
-		log.Error("the delivery was not handed back; it will come again when the lease runs out", "err", err)
+		log.with().Error("the delivery was not handed back; it will come again when the lease runs out", "err", err)
 	}
 }
 
 // bury stores a dead letter, and only then ends the lease.
 func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.DeadLetter, log note) {
 	if err := d.Letters.Put(ctx, dead); err != nil {
-		log.Error("the dead letter was not stored; the delivery will come again", "err", err)
+		log.with().Error("the dead letter was not stored; the delivery will come again", "err", err)
 		return
 	}
 	dl := lease.Delivery()
 	// A repeat of this message must not bring it back to life. A retry by hand is
 	// a new round, with a claim of its own.
 	if err := d.Claims.Done(ctx, claimKey(dl), strconv.FormatUint(dl.Sequence, 10), d.cfg.DoneTTL); err != nil {
-		log.Warn("the claim of a dead letter was not marked", "err", err)
+		log.with().Warn("the claim of a dead letter was not marked", "err", err)
 	}
 	if err := lease.Kill(dead.Reason); err != nil {
-		log.Error("the dead delivery was not settled; it will come again and be known", "err", err)
+		log.with().Error("the dead delivery was not settled; it will come again and be known", "err", err)
 	}
 	d.Metrics.dead(dead.Reason)
-	log.Warn("dead letter", "reason", dead.Reason, "status", dead.Status, "detail", dead.Detail)
+	log.with().Warn("dead letter", "reason", dead.Reason, "status", dead.Status, "detail", dead.Detail)
 }
 
 // letter describes a delivery that is given up; ev is nil if the event is not there.

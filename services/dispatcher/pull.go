@@ -327,7 +327,7 @@ func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscript
 	if !mine {
 		p.d.Metrics.duplicate()
 		if err := lease.Done(); err != nil {
-			log.Error("a duplicate was not settled; it will come again", "err", err)
+			log.with().Error("a duplicate was not settled; it will come again", "err", err)
 		}
 		return nil, nil
 	}

@@ -178,7 +178,7 @@ func (r *receiver) end(ctx context.Context) {
 		wg.Go(func() {
 			_, err := r.p.fail(ctx, t, failure{class: destination.ClassClosed, reason: "the subscriber's stream ended before it answered"})
 			if err != nil && errs.KindOf(err) != errs.Stale {
-				r.p.log(t).Warn("a delivery was not given back; it comes again when its lease runs out", "err", err)
+				r.p.log(t).with().Warn("a delivery was not given back; it comes again when its lease runs out", "err", err)
 			}
 		})
 	}

@@ -64,7 +64,7 @@ func (p *Puller) ack(ctx context.Context, name, token string) error {
 		return p.notNow(t, errors.Join(err, rErr))
 	}
 	if err := lease.Done(); err != nil {
-		p.log(t).Error("the delivery was not settled; it will come again and be known", "err", err)
+		p.log(t).with().Error("the delivery was not settled; it will come again and be known", "err", err)
 	}
 	p.told(ctx, t, a)
 	return nil
@@ -262,7 +262,9 @@ func (p *Puller) attempt(t *ticket, dl *event.Delivery, o event.Outcome) *event.
 func (p *Puller) told(ctx context.Context, t *ticket, a *event.Attempt) {
 	p.release(t)
 	p.d.Metrics.attempted(a, &event.Event{Received: t.Received})
-	p.log(t).Debug("answered", "outcome", a.Outcome, "latency", a.Latency)
+	if log := p.log(t); log.debug(ctx) {
+		log.with().Debug("answered", "outcome", a.Outcome, "latency", a.Latency)
+	}
 	if p.d.Spans == nil {
 		return
 	}
@@ -304,7 +306,7 @@ func (p *Puller) notNow(t *ticket, err error) error {
 	if err == nil {
 		return nil
 	}
-	p.log(t).Error("an answer to a lease was not taken", "err", err)
+	p.log(t).with().Error("an answer to a lease was not taken", "err", err)
 	return errs.Wrap(err, errs.Unavailable, "the answer cannot be recorded now; send it again")
 }
 

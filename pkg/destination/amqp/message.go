@@ -11,7 +11,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/amqp"
 	"github.com/posthornhq/posthorn/pkg/destination"
-	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/destination/cloudevent"
 )
 
 const (
@@ -34,7 +34,7 @@ func (a *AMQP) publishing(m *destination.Message) amqp091.Publishing {
 		}
 	}
 	for name, value := range ev.Extensions {
-		if isExtension(name) {
+		if cloudevent.IsExtension(name) {
 			set(attributePrefix+name, value)
 		}
 	}
@@ -42,7 +42,7 @@ func (a *AMQP) publishing(m *destination.Message) amqp091.Publishing {
 	set(attributePrefix+"id", ev.CloudEventID())
 	set(attributePrefix+"source", ev.CloudEventSource())
 	set(attributePrefix+"type", ev.Type)
-	set(attributePrefix+"time", eventTime(ev).Format(time.RFC3339Nano))
+	set(attributePrefix+"time", cloudevent.Time(ev).Format(time.RFC3339Nano))
 	set(attributePrefix+"subject", ev.Subject)
 	set(attributePrefix+"dataschema", ev.DataSchema)
 	set("traceparent", m.TraceParent)
@@ -57,7 +57,7 @@ func (a *AMQP) publishing(m *destination.Message) amqp091.Publishing {
 		ContentType:  short(ev.ContentType(), "application/octet-stream"),
 		DeliveryMode: amqp091.Persistent,
 		MessageId:    ev.ID,
-		Timestamp:    eventTime(ev),
+		Timestamp:    cloudevent.Time(ev),
 		Type:         short(ev.Type, ""),
 		AppId:        "posthorn",
 		Body:         ev.Data,
@@ -70,30 +70,6 @@ func short(s, instead string) string {
 		return instead
 	}
 	return s
-}
-
-// eventTime is when the event happened, or else when it was received, as
-// CloudEvents 1.0 allows.
-func eventTime(ev *event.Event) time.Time {
-	if ev.Time.IsZero() {
-		return ev.Received
-	}
-	return ev.Time
-}
-
-// isExtension says whether name can be that of an extension attribute, and is
-// none that the specification has taken.
-func isExtension(name string) bool {
-	switch name {
-	case "", "specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype", "data":
-		return false
-	}
-	for i := range len(name) {
-		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	return true
 }
 
 // isTLS says whether err is about a handshake or a certificate.

@@ -87,7 +87,7 @@ func isPlain(c byte) bool { return c > ' ' && c < 0x7f && c != '"' && c != '%' }
 // JSON stands in it as it came, byte for byte; other data as base64.
 func Structured(ev *event.Event) []byte {
 	size := 256 + len(ev.Data)
-	embed := isJSON(ev.ContentType()) && json.Valid(ev.Data) && utf8.Valid(ev.Data)
+	embed := event.IsJSON(ev.ContentType()) && json.Valid(ev.Data) && utf8.Valid(ev.Data)
 	if !embed {
 		size += len(ev.Data)/3 + 4
 	}
@@ -146,15 +146,4 @@ func appendAttribute(b []byte, name, value string) []byte {
 	b = append(b, '"')
 	b = append(b, value...)
 	return append(b, '"')
-}
-
-// isJSON says whether a media type is JSON by the rules of the JSON event format.
-func isJSON(mediaType string) bool {
-	mediaType, _, _ = strings.Cut(mediaType, ";")
-	mediaType = strings.TrimSpace(mediaType)
-	if strings.EqualFold(mediaType, "application/json") || strings.EqualFold(mediaType, "text/json") {
-		return true
-	}
-	n := len(mediaType) - len("+json")
-	return n > 0 && strings.EqualFold(mediaType[n:], "+json")
 }

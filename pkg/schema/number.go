@@ -1,11 +1,8 @@
 package schema
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"strconv"
 	"strings"
@@ -17,22 +14,6 @@ const (
 	maxDigits   = 1_000 // characters of a number
 	maxExponent = 1_000 // of ten, either sign
 )
-
-var errTrailing = errors.New("there is something behind the value")
-
-// decode reads one JSON value, numbers as they are written.
-func decode(data []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errTrailing
-	}
-	return v, nil
-}
 
 // badNumber returns the place and text of a number that is too long or too
 // large to calculate with, if v has one. The place is in reverse order.
