@@ -103,10 +103,14 @@ func (f *fetch) collect(ctx context.Context, wait time.Duration, got <-chan *nat
 	timer := time.NewTimer(wait + fetchGrace)
 	defer timer.Stop()
 	var leases []*Lease
+	done, rest := ctx.Done(), fetchRest
 	for len(leases) < f.n {
 		select {
-		case <-ctx.Done():
-			return leases, nil
+		case <-done:
+			// What the server takes up while the request ends would have used a try
+			// for nothing.
+			done, rest = nil, quiet
+			timer.Reset(rest)
 		case <-timer.C:
 			return leases, nil
 		case m := <-got:
@@ -116,7 +120,7 @@ func (f *fetch) collect(ctx context.Context, wait time.Duration, got <-chan *nat
 			}
 			if !over {
 				leases = f.take(leases, m)
-				timer.Reset(fetchRest)
+				timer.Reset(rest)
 			}
 		}
 	}

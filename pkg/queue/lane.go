@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +55,7 @@ func (q *Queue) Take(ctx context.Context, from Lane, n int, handle func(*Lease))
 func (q *Queue) newLane(from Lane, slots, left int, handle func(*Lease)) *lane {
 	return &lane{
 		q: q, name: from.String(), slots: slots, left: left, handle: handle,
-		inbox: q.nc.NewInbox(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
+		inbox: q.nc.NewInbox() + ".", wake: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 }
 
@@ -62,7 +64,7 @@ type lane struct {
 	q      *Queue
 	name   string
 	slots  int
-	inbox  string
+	inbox  string // of a pull with its number
 	handle func(*Lease)
 	wake   chan struct{} // something changed that may allow a pull
 	closed chan struct{} // the subscription brings nothing any more
@@ -72,14 +74,23 @@ type lane struct {
 	busy  int       // calls of handle
 	left  int       // messages that may still be handed out; -1 is without end
 	asked int       // messages that pulls may still bring
-	until time.Time // when the last pull has run out
+	pulls []pull    // those that bring them, oldest first
+	last  uint64    // the newest one's number
 	pause bool      // the server refused; wait before the next pull
 	gone  bool      // no consumer
 }
 
+// A pull is a request for messages. Which one of several a message answers, nobody
+// says; what they bring together is known.
+type pull struct {
+	number uint64
+	left   int       // messages it may still bring, if the oldest is answered first
+	until  time.Time // from then on it is taken for lost
+}
+
 func (l *lane) run(ctx context.Context) error {
 	nc := l.q.nc
-	sub, err := nc.Subscribe(l.inbox, l.receive)
+	sub, err := nc.Subscribe(l.inbox+"*", l.receive)
 	if err != nil {
 		return fmt.Errorf("queue: subscribe for lane %s: %w", l.name, err)
 	}
@@ -113,8 +124,8 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 	for {
 		l.mu.Lock()
 		now := time.Now()
-		if l.asked > 0 && now.After(l.until) {
-			l.asked = 0 // lost
+		for len(l.pulls) > 0 && now.After(l.pulls[0].until) {
+			l.end(0, l.pulls[0].left)
 		}
 		gone, pause, done := l.gone, l.pause, l.left == 0
 		l.pause = false
@@ -127,10 +138,12 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 			if l.left >= 0 {
 				want = min(want, l.left-l.asked)
 			}
-			l.asked += want
-			l.until = now.Add(pullExpires + pullGrace)
+			l.begin(want, now.Add(pullExpires+pullGrace))
 		}
-		next := time.Until(l.until)
+		number, next := l.last, pullExpires
+		if len(l.pulls) > 0 {
+			next = time.Until(l.pulls[0].until)
+		}
 		l.mu.Unlock()
 
 		switch {
@@ -141,10 +154,9 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 		case pause:
 			next = pullRetry
 		case want > 0:
-			if err := l.pull(want); err != nil {
+			if err := l.pull(number, want); err != nil {
 				return err
 			}
-			next = pullExpires + pullGrace
 		}
 		timer.Reset(max(next, time.Millisecond))
 		select {
@@ -162,7 +174,7 @@ func (l *lane) pullUntil(ctx context.Context, connected chan nats.Status) error 
 		case <-timer.C:
 		case <-connected:
 			l.mu.Lock()
-			l.asked = 0
+			l.asked, l.pulls = 0, nil
 			l.mu.Unlock()
 		}
 	}
@@ -191,7 +203,39 @@ func (l *lane) ebb() {
 	}
 }
 
-func (l *lane) pull(n int) error {
+// begin notes a pull; the lock is held.
+func (l *lane) begin(n int, until time.Time) {
+	l.last++
+	l.pulls = append(l.pulls, pull{l.last, n, until})
+	l.asked += n
+}
+
+// end notes that the ith pull brings nothing any more, and lacked so many messages of
+// what it had asked for: the others bring the difference. -1 is none of them. The lock
+// is held.
+func (l *lane) end(i, lacked int) {
+	more := -lacked
+	if i >= 0 {
+		more += l.pulls[i].left
+		l.pulls = slices.Delete(l.pulls, i, i+1)
+	}
+	for len(l.pulls) > 0 && l.pulls[0].left+more <= 0 {
+		more += l.pulls[0].left
+		l.pulls = slices.Delete(l.pulls, 0, 1)
+	}
+	if len(l.pulls) > 0 {
+		l.pulls[0].left += more
+	}
+	l.asked = 0
+	for _, p := range l.pulls {
+		l.asked += p.left
+	}
+}
+
+// brought notes that a message came; the lock is held.
+func (l *lane) brought() { l.end(-1, 1) }
+
+func (l *lane) pull(number uint64, n int) error {
 	req, err := json.Marshal(struct {
 		Batch   int           `json:"batch"`
 		Expires time.Duration `json:"expires"`
@@ -199,7 +243,7 @@ func (l *lane) pull(n int) error {
 	if err != nil {
 		return fmt.Errorf("queue: pull from lane %s: %w", l.name, err)
 	}
-	err = l.q.nc.PublishRequest(topology.NextSubject(topology.StreamDeliveries, l.name), l.inbox, req)
+	err = l.q.nc.PublishRequest(topology.NextSubject(topology.StreamDeliveries, l.name), l.inbox+strconv.FormatUint(number, 10), req)
 	if err != nil && !errors.Is(err, nats.ErrReconnectBufExceeded) {
 		return fmt.Errorf("queue: pull from lane %s: %w", l.name, err)
 	}
@@ -221,13 +265,13 @@ func (l *lane) receive(msg *nats.Msg) {
 			l.q.log.Error("remove it", "err", err)
 		}
 		l.mu.Lock()
-		l.asked = max(l.asked-1, 0)
+		l.brought()
 		l.mu.Unlock()
 		l.nudge()
 		return
 	}
 	l.mu.Lock()
-	l.asked = max(l.asked-1, 0)
+	l.brought()
 	l.busy++
 	refill := l.refill()
 	if l.left > 0 {
@@ -268,11 +312,13 @@ func (l *lane) status(msg *nats.Msg) {
 	if code == "100" {
 		return // a heartbeat
 	}
+	number, _ := strconv.ParseUint(strings.TrimPrefix(msg.Subject, l.inbox), 10, 64) // none has 0
 	l.mu.Lock()
-	if n, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages")); err == nil {
-		l.asked = max(l.asked-n, 0)
-	} else {
-		l.asked = 0
+	i := slices.IndexFunc(l.pulls, func(p pull) bool { return p.number == number })
+	if lacked, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages")); err == nil {
+		l.end(i, lacked)
+	} else if i >= 0 {
+		l.end(i, l.pulls[i].left)
 	}
 	switch code {
 	case "408", "404": // ran out, or nothing there
