@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"sigs.k8s.io/yaml"
 
@@ -162,7 +161,7 @@ func deliverThrough(t *testing.T, p *platform, local map[string]string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+p.key)
+	ctx := p.authorized()
 	subs, err := posthornv1.NewSubscriptionServiceClient(conn).ListSubscriptions(ctx, &posthornv1.ListSubscriptionsRequest{})
 	if err != nil || len(subs.GetItems()) != 1 {
 		t.Errorf("the Master API over gRPC at the gateway: %v %v, want one subscription", subs, err)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -398,8 +399,11 @@ func TestTheBrokerOverGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	ctx := t.Context()
 	c := posthornv1.NewEventBrokerClient(conn)
+	if _, err := c.SendOutgoingEvent(t.Context(), &posthornv1.SendOutgoingEventRequest{Event: &posthornv1.Event{Type: "a", Data: []byte(`{}`)}}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("without a key: error %v, want that it is missing", err)
+	}
+	ctx := p.authorized()
 	ev := func(typ string, n int) *posthornv1.Event {
 		return &posthornv1.Event{Type: typ, Source: "grpc", Data: fmt.Appendf(nil, `{"n":%d}`, n)}
 	}
@@ -437,15 +441,15 @@ func TestTheBrokerOverGRPC(t *testing.T) {
 	if err != nil || hs.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v %v", hs, err)
 	}
-	streamInOrder(t, c)
+	streamInOrder(ctx, t, c)
 }
 
 // streamInOrder sends some thousand events over one stream and checks that the
 // answers come in the order of the requests: every hundredth is refused.
-func streamInOrder(t *testing.T, c posthornv1.EventBrokerClient) {
+func streamInOrder(ctx context.Context, t *testing.T, c posthornv1.EventBrokerClient) {
 	t.Helper()
 	const n = 3000
-	st, err := c.Publish(t.Context())
+	st, err := c.Publish(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

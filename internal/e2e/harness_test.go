@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/metadata"
 )
 
 // binary builds posthorn once for all tests: without the race detector, as
@@ -114,6 +116,11 @@ func newPlatform(t *testing.T, dir string, args ...string) *platform {
 	}
 	t.Cleanup(p.kill)
 	return p
+}
+
+// authorized is the context of a gRPC call by the administrator.
+func (p *platform) authorized() context.Context {
+	return metadata.AppendToOutgoingContext(p.t.Context(), "authorization", "Bearer "+p.key)
 }
 
 // serve starts a platform on a new data directory and waits until it is ready.

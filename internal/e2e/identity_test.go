@@ -2,9 +2,14 @@ package e2e
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -12,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/posthornhq/posthorn/jetstream/embedded"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -94,5 +100,82 @@ func TestIdentitiesFromOutside(t *testing.T) {
 	}
 	if out, err := cli(p.key, "", "audit", "--kind", "keys"); err != nil || !strings.Contains(out, "deleted") || strings.Contains(out, key) {
 		t.Errorf("audit: %v\n%s", err, out)
+	}
+}
+
+// A gateway that passes the Master API on passes on who asks, and never lends
+// somebody its own key.
+func TestAGatewayAloneLendsNobodyItsKey(t *testing.T) {
+	t.Parallel()
+	external, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "nats"), Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = external.Stop() })
+	a := addrs(t, 10)
+	key := "alone-" + strings.Repeat("k", 40)
+	prepare := func(role, metrics, key string) *platform {
+		p := &platform{
+			t: t, key: key, http: "http://" + a[0], obs: "http://" + metrics,
+			env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
+			args: []string{
+				"serve", "--role", role, "--data", t.TempDir(), "--nats-url", external.URL(), "--http", a[0], "--grpc", a[1], "--api-http", a[2],
+				"--api-grpc", a[3], "--broker", a[4], "--registry", a[5], "--dispatcher", a[6], "--metrics", metrics,
+			},
+		}
+		t.Cleanup(p.kill)
+		p.start()
+		return p
+	}
+	prepare("broker,api,registry,dispatcher", a[7], key).ready()
+	gw := prepare("gateway", a[8], key)
+	gw.ready()
+
+	get := func(path, authorization string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, gw.http+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if authorization != "" {
+			req.Header.Set("Authorization", authorization)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	for _, path := range []string{"/api/v1/whoami", "/api/v1/keys", "/api/v1/events", "/api/v1/sources", "/api/v1/audit"} {
+		if got := get(path, ""); got != http.StatusUnauthorized {
+			t.Errorf("GET %s without a key answers %d, want 401", path, got)
+		}
+		if got := get(path, "Bearer "+key); got != http.StatusOK {
+			t.Errorf("GET %s with the key answers %d, want 200", path, got)
+		}
+	}
+	conn, err := grpc.NewClient(a[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := posthornv1.NewSchemaRegistryClient(conn).GetSchemaList(t.Context(), &posthornv1.GetSchemaListRequest{}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("over gRPC without a key: error %v, want that it is missing", err)
+	}
+	// What it asks the broker for in its own name, it may.
+	gw.must("PUT", "/api/v1/sources/open", `{"kind":"GENERIC","type":"some.thing"}`)
+	gw.until("the gateway takes events", 30*time.Second, func() bool {
+		res, err := http.Post(gw.http+"/events/open", "application/json", strings.NewReader(`{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode == http.StatusAccepted
+	})
+
+	// A gateway that the broker would not know says so at its start.
+	lost := prepare("gateway", a[9], "")
+	if err := <-lost.exited; err == nil || !strings.Contains(lost.stderr.String(), "POSTHORN_ADMIN_KEY") {
+		t.Errorf("a gateway without a key ends with %v and says\n%s", err, lost.stderr)
 	}
 }

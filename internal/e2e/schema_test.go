@@ -109,7 +109,7 @@ func TestPingNamesWhatIsDown(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	down := func() (names []string) {
-		res, err := posthornv1.NewEventBrokerClient(conn).Ping(t.Context(), &posthornv1.PingRequest{})
+		res, err := posthornv1.NewEventBrokerClient(conn).Ping(p.authorized(), &posthornv1.PingRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}

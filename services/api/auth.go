@@ -93,7 +93,7 @@ func authenticate(ctx context.Context, auth Authenticator, method string) (conte
 func identify(ctx context.Context, auth Authenticator) (identity.Identity, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if _, open := auth.(internal); open && len(md.Get("authorization")) == 0 {
-		return identity.Identity{Name: "local", Roles: []string{identity.RoleAdmin}}, nil
+		return identity.Identity{Name: "platform", Roles: []string{identity.RoleAdmin}}, nil
 	}
 	token, err := parseAuthorization(md.Get("authorization"))
 	if err != nil {
@@ -105,8 +105,8 @@ func identify(ctx context.Context, auth Authenticator) (identity.Identity, error
 // internal lets callers without a token through.
 type internal struct{ Authenticator }
 
-// Internal returns auth for a port that only this machine reaches: who gives no
-// token is let through, and one that is given must be right.
+// Internal returns auth for a port whose callers have shown a certificate: who gives
+// no token is let through, and one that is given must be right.
 func Internal(auth Authenticator) Authenticator { return internal{auth} }
 
 const howToAuthenticate = `send "Authorization: Bearer <API key or token of a sign-in>"; the administrator's key is in admin.key in the data directory of the first start, or what POSTHORN_ADMIN_KEY says`

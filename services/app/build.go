@@ -149,11 +149,11 @@ func (a *App) build(ctx context.Context) error {
 		}
 		a.add("alerts", func(ctx context.Context) error { return local.RunAlerts(ctx, js, herald, broker.AlertsConfig{}) }, nil)
 		a.add("replays", replays.Run, nil)
-		if err := a.serveGRPC(ctx, "broker", cfg.Broker, who, false, brokerServer.Register); err != nil {
+		if err := a.serveGRPC(ctx, "broker", cfg.Broker, who, true, brokerServer.Register); err != nil {
 			return err
 		}
 	} else if roles.Has(config.Gateway) || roles.Has(config.API) {
-		conn, err := a.dial(cfg.Broker)
+		conn, err := a.dialOwn(cfg.Broker)
 		if err != nil {
 			return err
 		}
@@ -189,7 +189,7 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	if roles.Has(config.Registry) {
-		if err := a.serveGRPC(ctx, "registry", cfg.Registry, who, false, func(s *grpc.Server) {
+		if err := a.serveGRPC(ctx, "registry", cfg.Registry, who, true, func(s *grpc.Server) {
 			posthornv1.RegisterSchemaRegistryServer(s, schemaServer)
 		}); err != nil {
 			return err
@@ -232,7 +232,7 @@ func (a *App) build(ctx context.Context) error {
 			return err
 		}
 		if !roles.Has(config.API) { // whose port has it
-			if err := a.serveGRPC(ctx, "dispatcher", cfg.Dispatcher, who, true, func(s *grpc.Server) { pulls.Register(s) }); err != nil {
+			if err := a.serveGRPC(ctx, "dispatcher", cfg.Dispatcher, who, false, func(s *grpc.Server) { pulls.Register(s) }); err != nil {
 				return err
 			}
 		}

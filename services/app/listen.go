@@ -78,17 +78,17 @@ func (a *App) serveHTTP(ctx context.Context, what, addr string, h http.Handler) 
 }
 
 // serveGRPC adds a door that serves gRPC on addr, with health and reflection.
-// strict demands a key of every caller; else the port is for the platform's own
-// processes, and who comes from this machine or shows a certificate needs none.
-func (a *App) serveGRPC(ctx context.Context, what, addr string, auth api.Authenticator, strict bool, register func(*grpc.Server)) error {
+// A caller needs a token. Where own says that the port is for the platform's own
+// processes too, a certificate will do, if callers must show one.
+func (a *App) serveGRPC(ctx context.Context, what, addr string, auth api.Authenticator, own bool, register func(*grpc.Server)) error {
 	l, err := a.listen(ctx, what, addr)
 	if err != nil {
 		return err
 	}
-	if !strict && (loopback(addr) || a.mutual(true)) {
+	if own && a.mutual(true) {
 		auth = api.Internal(auth)
 	}
-	opts, err := a.serverCredentials(!strict)
+	opts, err := a.serverCredentials(own)
 	if err != nil {
 		return err
 	}
@@ -134,30 +134,32 @@ func (a *App) addGRPC(name, addr string, l net.Listener, srv *grpc.Server) {
 	}})
 }
 
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
+// dialOwn returns a connection for the platform's own calls to its broker in another
+// process, which it makes by the admin key.
+func (a *App) dialOwn(addr string) (*grpc.ClientConn, error) {
+	key := a.cfg.AdminKey.Reveal()
+	if key == "" {
+		if !a.mutual(true) {
+			return nil, fmt.Errorf("app: the broker at %s is another process, which asks who calls: set POSTHORN_ADMIN_KEY to what the other processes have, or give all of them TLS with a client-ca", addr)
+		}
+		return a.dial(addr)
 	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return a.dial(addr, grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if md, _ := metadata.FromOutgoingContext(ctx); len(md.Get("authorization")) == 0 {
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
+		}
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}))
 }
 
-// dial returns a connection to another process of the platform.
-func (a *App) dial(addr string) (*grpc.ClientConn, error) {
-	opts := []grpc.DialOption{
+// dial returns a connection to another process of the platform. It knows no key: what
+// callers of ours ask for there, they ask for by their own.
+func (a *App) dial(addr string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	opts := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(a.clientCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, PermitWithoutStream: true}),
-	}
-	if key := a.cfg.AdminKey.Reveal(); key != "" {
-		opts = append(opts, grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if md, _ := metadata.FromOutgoingContext(ctx); len(md.Get("authorization")) == 0 {
-				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
-			}
-			return invoke(ctx, method, req, reply, cc, opts...)
-		}))
-	}
+	}, more...)
 	conn, err := grpc.NewClient(addr, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("app: dial %s: %w", addr, err)
@@ -197,11 +199,11 @@ func (a *App) masterAPI(ctx context.Context, master *api.API, schemas *registry.
 	if err := a.serveHTTP(ctx, "api", cfg.APIHTTP, handler); err != nil {
 		return nil, err
 	}
-	if err := a.serveGRPC(ctx, "api", cfg.APIGRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
+	if err := a.serveGRPC(ctx, "api", cfg.APIGRPC, auth, false, func(s *grpc.Server) { register(s) }); err != nil {
 		return nil, err
 	}
 	if roles.Has(config.Gateway) {
-		if err := a.serveGRPC(ctx, "gateway", cfg.GRPC, auth, true, func(s *grpc.Server) { register(s) }); err != nil {
+		if err := a.serveGRPC(ctx, "gateway", cfg.GRPC, auth, false, func(s *grpc.Server) { register(s) }); err != nil {
 			return nil, err
 		}
 	}

@@ -445,11 +445,12 @@ func (d *Dispatcher) probeOnce(ctx context.Context, l *ownLane, m mode, until ti
 func (d *Dispatcher) handleOwn(running, now context.Context, l *ownLane, m mode, lease *queue.Lease, probe bool) {
 	dl := lease.Delivery()
 	dl.Policy = policy.DefaultName
-	if sub, ok := d.Catalog.Subscription(l.name); ok {
+	sub, there := d.Catalog.Subscription(l.name)
+	if there {
 		dl.Policy, dl.Priority = sub.Policy, sub.Priority
 	}
 	p := d.Catalog.Policy(dl.Policy)
-	if !probe {
+	if !probe && there && !sub.Disabled { // else it becomes a dead letter
 		if s, _ := d.Lanes.Get(l.name); !m.ordered && (s.Has(queue.Failing) || s.Has(queue.Throttled)) {
 			d.giveBack(running, lease, m.ordered) // fetched before that was known
 			return

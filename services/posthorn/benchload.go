@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -265,7 +266,7 @@ func grpcSender(addr string, o *benchOptions) sender {
 		defer func() { _ = conn.Close() }()
 		broker := posthornv1.NewEventBrokerClient(conn)
 		return each(ctx, o, l, func(ctx context.Context) (benchConn, error) {
-			st, err := broker.Publish(ctx)
+			st, err := broker.Publish(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+benchKey))
 			if err != nil {
 				return nil, fmt.Errorf("open a stream: %w", err)
 			}
