@@ -175,7 +175,9 @@ func TestAGatewayAloneLendsNobodyItsKey(t *testing.T) {
 
 	// A gateway that the broker would not know says so at its start.
 	lost := prepare("gateway", a[9], "")
-	if err := <-lost.exited; err == nil || !strings.Contains(lost.stderr.String(), "POSTHORN_ADMIN_KEY") {
+	err = <-lost.exited
+	lost.exited <- err
+	if err == nil || !strings.Contains(lost.stderr.String(), "POSTHORN_ADMIN_KEY") {
 		t.Errorf("a gateway without a key ends with %v and says\n%s", err, lost.stderr)
 	}
 }
