@@ -560,3 +560,47 @@ func TestPrioritiesShareTheSlots(t *testing.T) {
 		t.Errorf("of the first 130: %v, want about 80 high, 40 normal, 10 low", n)
 	}
 }
+
+// What is left of a subscription that is disabled or deleted while its endpoint fails
+// becomes dead letters, once each, and is not turned over and over.
+func TestWhatIsLeftOfAFailingSubscriptionIsDead(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*rig){
+		"disabled": func(r *rig) { r.subscribe(`{"name":"failing","policy":"patient","disabled":true}`) },
+		"deleted":  func(r *rig) { r.catalog.index.Delete("failing") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.endpoint.answers(status(http.StatusServiceUnavailable))
+			r.catalog.put(t, `{"name":"patient","delivery":{"maxRetries":10,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"0.2s","max":"0.2s","jitter":0}}}`)
+			r.subscribe(`{"name":"failing","policy":"patient"}`)
+			p := r.parts()
+			r.run(p)
+			r.send(p, to("failing"), func(d *event.Delivery) { d.Policy = "patient" })
+			r.lane(p, "failing", "failing", failing)
+			const n = 40
+			for range n - 1 {
+				r.send(p, own("failing"))
+			}
+			before := r.written()
+			end(r)
+			p.CatalogChanged()
+			eventually(t, "all are dead letters", func() bool { return r.messages(topology.StreamDeadLetters) == n })
+			r.empty(p)
+			if more := r.written() - before; more > 2*n {
+				t.Errorf("%d deliveries were queued %d times more", n, more)
+			}
+		})
+	}
+}
+
+// written is how many deliveries were queued so far.
+func (r *rig) written() uint64 {
+	r.t.Helper()
+	s, err := r.js.Stream(r.t.Context(), topology.StreamDeliveries)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s.CachedInfo().State.LastSeq
+}
