@@ -144,11 +144,16 @@ func (d *Dispatcher) ensure(ctx context.Context, key queue.Lane, p *policy.Polic
 	return nil
 }
 
+// laneAhead is how many times the slots of the process a shared lane may have leases:
+// one that has its share of the slots must have some that wait as well, or what it
+// leaves free for the time of a pull goes to a lower priority.
+const laneAhead = 2
+
 // lane hands out a lane's leases until ctx is done. If the lane's consumer is
 // deleted under it, it is made again.
 func (d *Dispatcher) lane(ctx context.Context, key queue.Lane) {
 	for {
-		err := d.Queue.Consume(ctx, key, d.cfg.Concurrency, func(l *queue.Lease) { d.handleShared(ctx, l) })
+		err := d.Queue.Consume(ctx, key, laneAhead*d.cfg.Concurrency, func(l *queue.Lease) { d.handleShared(ctx, l) })
 		if ctx.Err() != nil {
 			return
 		}

@@ -604,3 +604,44 @@ func (r *rig) written() uint64 {
 	}
 	return s.CachedInfo().State.LastSeq
 }
+
+// A priority that has less in flight than it may have waits for its share: what is
+// free for the time of a pull is not another's.
+func TestNoPriorityTakesMoreThanItsShare(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	e := newEndpoint(t)
+	for _, prio := range []string{"NORMAL", "LOW"} {
+		r.subscribeTo(e, `{"name":"`+strings.ToLower(prio)+`","policy":"fast","priority":"`+prio+`"}`)
+	}
+	var mu sync.Mutex
+	var order []string
+	e.handle(func(h http.Header, _ http.ResponseWriter) {
+		mu.Lock()
+		order = append(order, h.Get("Ce-Subject"))
+		mu.Unlock()
+		<-time.After(30 * time.Millisecond) // see above
+	})
+	p := r.parts()
+	for range 600 {
+		for _, prio := range []event.Priority{event.Normal, event.Low} {
+			ev := &event.Event{ID: store.NewID(), Type: "a", Subject: prio.String(), Source: "shop", Context: "default", Data: []byte(`{}`), Received: time.Now()}
+			if _, err := r.store.Append(t.Context(), ev); err != nil {
+				t.Fatal(err)
+			}
+			r.enqueue(p, ev.ID, to(prio.String()), func(d *event.Delivery) { d.Priority = prio })
+		}
+	}
+	r.run(p)
+	r.empty(p)
+	mu.Lock()
+	defer mu.Unlock()
+	n := map[string]int{}
+	for _, prio := range order[50:450] {
+		n[prio]++
+	}
+	// 4:1 is 320 and 80.
+	if n["low"] > 110 || n["low"] < 50 {
+		t.Errorf("of 400: %v, want about 320 normal, 80 low", n)
+	}
+}
