@@ -53,9 +53,9 @@ func (b *Barrier) Wait(ctx context.Context) error {
 	b.mu.Unlock()
 
 	if leader {
-		// Whoever is first runs the sync for all, as soon as the one before is done.
-		b.lead(r, before)
-		return r.err
+		// Whoever is first begins the sync for all, as soon as the one before is done.
+		// It goes on by itself: a disk that hangs holds nobody beyond its context.
+		go b.lead(r, before)
 	}
 	select {
 	case <-r.done:

@@ -46,6 +46,7 @@ type column[K comparable] struct {
 	last    uint64 // the stream's last sequence at the last look
 	whole   bool   // there is nothing before first
 	kinds   []K
+	live    int // how many kinds were left when some were last forgotten
 	byKind  map[K]uint32
 }
 
@@ -111,8 +112,36 @@ func (c *column[K]) step(ctx context.Context) (stream.Batch, error) {
 		c.base += uint64(drop)
 		c.first = max(c.first, c.base*chunkSize)
 		c.firstAt, c.whole = c.chunks[0].from, false
+		c.forget()
 	}
 	return b, nil
+}
+
+// manyKinds is from how many kinds on it is worth looking for those that are gone.
+const manyKinds = 4096
+
+// forget drops the kinds of which there is nothing any more: each tenant and each
+// replay job makes some. The lock is held.
+func (c *column[K]) forget() {
+	if len(c.kinds) < max(manyKinds, 2*c.live) {
+		return
+	}
+	numbers := make([]uint32, len(c.kinds)) // as they will be, by what they are
+	kinds, byKind := []K{c.kinds[0]}, map[K]uint32{}
+	for _, ch := range c.chunks {
+		for j, k := range ch.kinds {
+			if k == 0 {
+				continue
+			}
+			if numbers[k] == 0 {
+				numbers[k] = uint32(len(kinds))
+				byKind[c.kinds[k]] = numbers[k]
+				kinds = append(kinds, c.kinds[k])
+			}
+			ch.kinds[j] = numbers[k]
+		}
+	}
+	c.kinds, c.byKind, c.live = kinds, byKind, len(kinds)
 }
 
 // extend adds a chunk of what is older, and reports false if there is no more, or

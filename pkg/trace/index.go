@@ -98,10 +98,6 @@ type IndexConfig struct {
 	AskedFor time.Duration
 }
 
-// Indexed returns a channel that is closed when the index has all that it will
-// have of what was stored before it began.
-func (t *Tracer) Indexed() <-chan struct{} { return t.indexed }
-
 // Run keeps an index of the newest events, attempts and dead letters in memory
 // until ctx is done. Without it, while it is behind, and beyond what it covers,
 // answers are the same and take longer.

@@ -55,7 +55,7 @@ type Tracer struct {
 	ledger  *ledger.Ledger
 	letters *deadletter.Letters
 	index   atomic.Pointer[index]
-	indexed chan struct{}
+	indexed chan struct{} // closed when the index has all that it will have of what is old
 }
 
 // New returns a Tracer.
