@@ -66,12 +66,17 @@ func (l *Letters) Get(ctx context.Context, id string) (event.DeadLetter, error) 
 	}
 	m, err := stream.GetFromLeader(ctx, l.nc, topology.StreamDeadLetters, seq)
 	if errors.Is(err, stream.ErrNotFound) {
-		return event.DeadLetter{}, errs.New(errs.NotFound, "dead letter %s is not there; it was retried, deleted, or is kept no longer", id)
+		return event.DeadLetter{}, Gone(id)
 	}
 	if err != nil {
 		return event.DeadLetter{}, fmt.Errorf("deadletter: get %s: %w", id, err)
 	}
 	return Decode(m.Data, m.Sequence)
+}
+
+// Gone is the error for a dead letter that is not there (any more).
+func Gone(id string) error {
+	return errs.New(errs.NotFound, "dead letter %s is not there; it was retried, deleted, or is kept no longer", id)
 }
 
 // Remove deletes a dead letter. It reports false if somebody else did.

@@ -23,6 +23,10 @@ type Delivery struct {
 	// Revision is the event's in KV bucket events, so that it can be read from a
 	// replica that lags, and so that retention knows what is still needed.
 	Revision uint64
+	// Place is where its event stands in the order of acceptance: the sequence of its ID
+	// on stream EVENTS. It is known of deliveries of ordered subscriptions, so that a
+	// retry by hand keeps their order; else 0.
+	Place uint64
 	// Attempt counts the tries of this round, from 1.
 	Attempt int
 	// Tries is how many of them were made before it was moved to this lane, and From
@@ -109,6 +113,7 @@ type DeadLetter struct {
 	Reason       string    `json:"reason"` // refused, exhausted, gone, max-deliveries, missing, no-subscription, transform
 	Detail       string    `json:"detail,omitempty"`
 	Status       int       `json:"status,omitempty"` // of the last attempt
+	Place        uint64    `json:"place,omitempty"`  // as in Delivery
 	At           time.Time `json:"at"`
 }
 

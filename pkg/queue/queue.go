@@ -49,6 +49,9 @@ func (q *Queue) Enqueue(d *event.Delivery, trace string) stream.Pending {
 	if d.Round > 1 {
 		h[topology.HeaderRound] = values[3:4:4]
 	}
+	if d.Place > 0 {
+		h.Set(topology.HeaderPlace, strconv.FormatUint(d.Place, 10))
+	}
 	return q.pub.Start(&nats.Msg{Subject: subject(d), Header: h, Data: []byte(d.Event)})
 }
 
@@ -92,6 +95,9 @@ func (q *Queue) Copy(ctx context.Context, l *Lease, part int) error {
 	}
 	if d.Round > 1 {
 		h.Set(topology.HeaderRound, strconv.Itoa(d.Round))
+	}
+	if d.Place > 0 {
+		h.Set(topology.HeaderPlace, strconv.FormatUint(d.Place, 10))
 	}
 	p := q.pub.Start(&nats.Msg{Subject: topology.OwnDeliverySubject(d.Subscription, part), Header: h, Data: []byte(d.Event)})
 	if _, err := p.Wait(ctx); err != nil {
@@ -334,6 +340,9 @@ func parse(subject string, h nats.Header, data []byte, seq uint64, at time.Time)
 	}
 	if n, err := strconv.Atoi(h.Get(topology.HeaderRound)); err == nil && n > 0 {
 		d.Round = n
+	}
+	if v := h.Get(topology.HeaderPlace); v != "" {
+		d.Place, _ = strconv.ParseUint(v, 10, 64)
 	}
 	if n, err := strconv.ParseUint(h.Get(topology.HeaderFrom), 10, 64); err == nil {
 		d.From = n

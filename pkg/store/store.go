@@ -274,22 +274,6 @@ func (s *Store) rewrite(ctx context.Context, ev *event.Event, last uint64, paylo
 	return s.replace(ctx, ev.ID, value, last, payload)
 }
 
-// replace writes a new revision of an event over the last, and returns it.
-func (s *Store) replace(ctx context.Context, id string, value []byte, last uint64, payload bool) (uint64, error) {
-	h := nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(last, 10)}}
-	if payload {
-		h[topology.HeaderPayload] = []string{payloadObject}
-	}
-	ack, err := s.pub.Publish(ctx, &nats.Msg{Subject: topology.KeySubject(topology.BucketEvents, id), Header: h, Data: value})
-	if stream.WrongSequence(err) {
-		return 0, errs.Wrap(err, errs.Unavailable, "event %s was removed or written anew at this moment; try again", id)
-	}
-	if err != nil {
-		return 0, s.failed("write anew", id, err)
-	}
-	return ack.Sequence, nil
-}
-
 var errFound = errors.New("found")
 
 // batchLimit is the server's limit on messages of one atomic batch.
@@ -486,7 +470,7 @@ func (s *Store) read(ctx context.Context, id string) (*event.Event, uint64, erro
 		}
 		ev.Data, err = obs.GetBytes(ctx, id)
 		if errors.Is(err, jetstream.ErrObjectNotFound) {
-			return nil, 0, errs.New(errs.NotFound, "event %s is not there, or is kept no longer", id)
+			return nil, 0, missing(id)
 		}
 		if err != nil {
 			return nil, 0, s.failed("get the payload of", id, err)
@@ -502,16 +486,33 @@ func (s *Store) readValue(ctx context.Context, id string) ([]byte, uint64, error
 	subject := topology.KeySubject(topology.BucketEvents, id)
 	st := topology.BucketStream(topology.BucketEvents)
 	msg, err := stream.GetLast(ctx, s.nc, st, subject)
-	if errors.Is(err, stream.ErrNotFound) {
-		msg, err = stream.GetLastFromLeader(ctx, s.nc, st, subject)
-	}
-	if errors.Is(err, stream.ErrNotFound) || err == nil && msg.Removed() {
-		return nil, 0, errs.New(errs.NotFound, "event %s is not there, or is kept no longer", id)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, stream.ErrNotFound):
+		if msg, err = s.byLeader(ctx, id); err != nil {
+			return nil, 0, err
+		}
+	case err != nil:
 		return nil, 0, s.failed("get", id, err)
+	case msg.Removed():
+		return nil, 0, missing(id)
 	}
 	return msg.Data, msg.Sequence, nil
+}
+
+// byLeader returns the message of an event by the word of the bucket's leader.
+func (s *Store) byLeader(ctx context.Context, id string) (*stream.Message, error) {
+	msg, err := stream.GetLastFromLeader(ctx, s.nc, topology.BucketStream(topology.BucketEvents), topology.KeySubject(topology.BucketEvents, id))
+	if errors.Is(err, stream.ErrNotFound) || err == nil && msg.Removed() {
+		return nil, missing(id)
+	}
+	if err != nil {
+		return nil, s.failed("get", id, err)
+	}
+	return msg, nil
+}
+
+func missing(id string) error {
+	return errs.New(errs.NotFound, "event %s is not there, or is kept no longer", id)
 }
 
 // ValidID reports whether s can be an event ID.
@@ -526,25 +527,6 @@ func ValidID(s string) bool {
 		}
 	}
 	return true
-}
-
-// Touch writes an event anew under a new revision, so that it is young again
-// for retention, and returns the revision. A retry by hand begins with it.
-func (s *Store) Touch(ctx context.Context, id string) (*event.Event, uint64, error) {
-	value, last, err := s.readValue(ctx, id)
-	if err != nil {
-		return nil, 0, err
-	}
-	ev, payload, err := decode(value)
-	if err != nil {
-		return nil, 0, err
-	}
-	// Only over the revision that was read: retention may be removing it.
-	revision, err := s.replace(ctx, id, value, last, payload > 0)
-	if err != nil {
-		return nil, 0, err
-	}
-	return ev, revision, nil
 }
 
 // idMessage is what goes onto EVENTS: the ID alone, and in headers what routing needs.

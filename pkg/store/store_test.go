@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -366,6 +367,23 @@ func TestTouchKeepsTheEventUnderANewRevision(t *testing.T) {
 	if _, _, err := s.Touch(t.Context(), NewID()); errs.KindOf(err) != errs.NotFound {
 		t.Errorf("touch of what is not there: got error %v, want one of kind not-found", err)
 	}
+}
+
+// Many deliveries of one event may be retried at the same moment, by many.
+func TestManyTouchAnEventAtOnce(t *testing.T) {
+	t.Parallel()
+	s, ev := open(t, jstest.WithTopology(t, topology.Config{}), Config{}), newEvent(`{"n":1.0}`)
+	p := mustAppend(t, s, ev)
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			got, revision, err := s.Touch(t.Context(), ev.ID)
+			if err != nil || revision <= p.Revision || got.ID != ev.ID {
+				t.Errorf("touch: got %v, revision %d and error %v, want one above %d", got, revision, err, p.Revision)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestIDsAreValidUniqueAndSortByTime(t *testing.T) {

@@ -66,30 +66,42 @@ func idsOf(letters []event.DeadLetter) []string {
 
 func (s deadLetterServer) RetryDeadLetters(ctx context.Context, req *posthornv1.RetryDeadLettersRequest) (*posthornv1.RetryDeadLettersResponse, error) {
 	out := &posthornv1.RetryDeadLettersResponse{}
+	// All of them are found before the first is retried: where a subscription is
+	// ordered, the order is that of all.
+	var all []string
 	err := s.selected(ctx, req, func(ids []string) error {
-		if req.GetDryRun() {
-			out.Retried += int32(len(ids))
-			return nil
-		}
-		done, err := s.deps.DeadLetters.Retry(ctx, ids)
-		if err != nil {
-			return err
-		}
-		for _, r := range done {
-			res := &posthornv1.RetryDeadLettersResponse_Result{Id: r.ID, EventId: r.Event, Subscription: r.Subscription, Round: int32(r.Round)}
-			if r.Err != nil {
-				res.Error = wire.Refusal(r.Err)
-			} else {
-				out.Retried++
-			}
-			if r.Err != nil || len(out.Results) < maxNamed {
-				out.Results = append(out.Results, res)
-			}
+		if all = append(all, ids...); req.GetDryRun() {
+			out.Retried, all = out.Retried+int32(len(ids)), all[:0]
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, s.status(ctx, err)
+	}
+	if len(all) == 0 {
+		return out, nil
+	}
+	named := len(req.GetIds()) > 0
+	if !named {
+		slices.Reverse(all) // oldest first
+	}
+	done, err := s.deps.DeadLetters.Retry(ctx, all)
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
+	for _, r := range done {
+		if r.Gone && !named {
+			continue // somebody else was faster: it matches no more
+		}
+		res := &posthornv1.RetryDeadLettersResponse_Result{Id: r.ID, EventId: r.Event, Subscription: r.Subscription, Round: int32(r.Round)}
+		if r.Err != nil {
+			res.Error = wire.Refusal(r.Err)
+		} else {
+			out.Retried++
+		}
+		if r.Err != nil || len(out.Results) < maxNamed {
+			out.Results = append(out.Results, res)
+		}
 	}
 	return out, nil
 }

@@ -21,8 +21,9 @@ type DeadLetters interface {
 	// List returns a page, newest first, and the cursor of the next. A cursor that
 	// it did not make is Invalid.
 	List(ctx context.Context, q DeadLetterQuery) ([]event.DeadLetter, string, error)
-	// Retry queues deliveries anew, each as a new round, and answers for each ID in
-	// order. Its error means that nothing is known of any of them.
+	// Retry queues deliveries anew, each as a new round, those of an ordered
+	// subscription in the order in which their events were accepted, and answers for
+	// each ID in order. Its error means that nothing is known of any of them.
 	Retry(ctx context.Context, ids []string) ([]Retried, error)
 	// Remove deletes one for good. It reports false if it is not there (any more).
 	Remove(ctx context.Context, id string) (bool, error)
@@ -43,6 +44,7 @@ type Retried struct {
 	ID, Event, Subscription string
 	Round                   int   // that was queued
 	Err                     error // why it was not
+	Gone                    bool  // because it is not there any more
 }
 
 type deadLetterServer struct {

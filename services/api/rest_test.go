@@ -236,8 +236,8 @@ func TestDeadLettersAreRetriedAndDeletedByFilter(t *testing.T) {
 	r := newRig(t)
 	r.world.deadLetters = []event.DeadLetter{{ID: "17"}, {ID: "404"}, {ID: "18"}}
 	r.do("POST", "/api/v1/deadletters:retry", `{"subscription":"erp","status":"5xx","eventId":"ev_1","context":"testing"}`).is(200).
-		has("retried", 2).has("results.0.id", "17").has("results.1.error.code", 5)
-	if diff := cmp.Diff([]string{"17", "404", "18"}, r.world.asked); diff != "" {
+		has("retried", 2).has("results.0.id", "18").has("results.1.error.code", 5)
+	if diff := cmp.Diff([]string{"18", "404", "17"}, r.world.asked); diff != "" {
 		t.Errorf("retried (-want +got):\n%s", diff)
 	}
 	r.do("POST", "/api/v1/deadletters:retry", `{"all":true,"dryRun":true}`).is(200).has("retried", 3).has("results", []any{})

@@ -91,7 +91,7 @@ func (v deadLetterViews) Retry(ctx context.Context, ids []string) ([]api.Retried
 	done := v.broker.Retry(ctx, v.letters, ids)
 	out := make([]api.Retried, len(done))
 	for i, r := range done {
-		out[i] = api.Retried{ID: ids[i], Event: r.Letter.Event, Subscription: r.Letter.Subscription, Round: r.Round, Err: r.Err}
+		out[i] = api.Retried{ID: r.ID, Event: r.Event, Subscription: r.Subscription, Round: r.Round, Err: r.Err, Gone: r.Gone}
 	}
 	return out, nil
 }

@@ -25,10 +25,8 @@ const (
 	// the same time finds the queue's connection free.
 	replayPage     = 500
 	replayInFlight = 500
-	// replayTouch is how many events are written anew at once, replayTouchTries how
-	// often one is tried where another replay is faster.
-	replayTouch      = 16
-	replayTouchTries = 10
+	// replayTouch is how many events are written anew at once.
+	replayTouch = 16
 	// replayYoung is how long a subscription may be unknown to this process that
 	// another has just made.
 	replayYoung = 30 * time.Second
@@ -353,13 +351,16 @@ func (w *replaying) prepareEvent(ctx context.Context, s replay.Selected) (prepar
 			if d.Part, err = w.broker.part(ctx, sub, seen); err != nil {
 				return p, err
 			}
+			if len(w.job.Filter.IDs) == 0 {
+				d.Place = s.At
+			}
 		}
 		p.deliveries = append(p.deliveries, d)
 	}
 	if len(p.deliveries) == 0 {
 		return p, nil
 	}
-	ev, revision, err := w.touch(ctx, s.Event.ID)
+	ev, revision, err := w.broker.Store.Touch(ctx, s.Event.ID)
 	if errs.KindOf(err) == errs.NotFound {
 		return prepared{already: p.already}, nil // kept no longer
 	}
@@ -371,16 +372,6 @@ func (w *replaying) prepareEvent(ctx context.Context, s replay.Selected) (prepar
 		p.deliveries[i].Revision = revision
 	}
 	return p, nil
-}
-
-// touch writes an event anew. Another replay may be doing the same at this moment.
-func (w *replaying) touch(ctx context.Context, id string) (ev *event.Event, revision uint64, err error) {
-	for range replayTouchTries {
-		if ev, revision, err = w.broker.Store.Touch(ctx, id); !stream.WrongSequence(err) {
-			break
-		}
-	}
-	return ev, revision, err
 }
 
 // queue begins to queue the deliveries of the event at a place.

@@ -129,6 +129,7 @@ func (b *Broker) route(ctx context.Context, msg jetstream.Msg, matches []*subscr
 				r.err = err
 				return r, matches
 			}
+			d.Place = sequence(msg)
 			r.ordered, r.trace = append(r.ordered, d), ev.TraceParent
 			continue
 		}

@@ -521,7 +521,7 @@ func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.D
 func letter(dl *event.Delivery, ev *event.Event, reason, detail string) *event.DeadLetter {
 	l := &event.DeadLetter{
 		Event: dl.Event, Subscription: dl.Subscription, Policy: dl.Policy, Priority: dl.Priority,
-		Round: dl.Round, Attempts: dl.Attempt, Reason: reason, Detail: detail, At: time.Now(),
+		Round: dl.Round, Attempts: dl.Attempt, Reason: reason, Detail: detail, Place: dl.Place, At: time.Now(),
 	}
 	if ev != nil {
 		l.Type, l.Source, l.Context, l.Tenant = ev.Type, ev.Source, ev.Context, ev.Tenant

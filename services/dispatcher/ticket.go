@@ -31,6 +31,7 @@ type ticket struct {
 	Sequence uint64    `json:"q"`
 	From     uint64    `json:"f,omitempty"`
 	Revision uint64    `json:"k,omitempty"`
+	Place    uint64    `json:"l,omitempty"`
 	Queued   time.Time `json:"w"`
 	Received time.Time `json:"v"`
 	Trace    string    `json:"p,omitempty"` // of the delivery
@@ -45,14 +46,14 @@ func newTicket(lease *queue.Lease, ev *event.Event, own string, at, until time.T
 	ref, dl := lease.Ref(), lease.Delivery()
 	return &ticket{
 		Reply: ref.Reply, Event: dl.Event, Type: ev.Type, Source: ev.Source, Round: dl.Round, Attempt: dl.Attempt, Sequence: dl.Sequence, From: dl.From,
-		Revision: dl.Revision, Queued: dl.Queued, Received: ev.Received, Trace: ref.Trace, Own: own, At: at, Until: until, subscription: dl.Subscription,
+		Revision: dl.Revision, Place: dl.Place, Queued: dl.Queued, Received: ev.Received, Trace: ref.Trace, Own: own, At: at, Until: until, subscription: dl.Subscription,
 	}
 }
 
 // ref returns the lease written down, as far as its end needs it.
 func (t *ticket) ref() queue.Ref {
 	return queue.Ref{Reply: t.Reply, Trace: t.Trace, Delivery: event.Delivery{
-		Event: t.Event, Subscription: t.subscription, Round: t.Round, Own: true, Revision: t.Revision,
+		Event: t.Event, Subscription: t.subscription, Round: t.Round, Own: true, Revision: t.Revision, Place: t.Place,
 		Attempt: t.Attempt, From: t.From, Sequence: t.Sequence, Queued: t.Queued,
 	}}
 }

@@ -2019,7 +2019,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type DeadLetterServiceClient interface {
 	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
-	// RetryDeadLetters queues deliveries anew, each as a new round.
+	// RetryDeadLetters queues deliveries anew, each as a new round: those of an ordered
+	// subscription in the order in which their events were accepted.
 	RetryDeadLetters(ctx context.Context, in *RetryDeadLettersRequest, opts ...grpc.CallOption) (*RetryDeadLettersResponse, error)
 	// DeleteDeadLetter deletes one.
 	DeleteDeadLetter(ctx context.Context, in *DeleteDeadLetterRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
@@ -2080,7 +2081,8 @@ func (c *deadLetterServiceClient) DeleteDeadLetters(ctx context.Context, in *Del
 // for forward compatibility.
 type DeadLetterServiceServer interface {
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
-	// RetryDeadLetters queues deliveries anew, each as a new round.
+	// RetryDeadLetters queues deliveries anew, each as a new round: those of an ordered
+	// subscription in the order in which their events were accepted.
 	RetryDeadLetters(context.Context, *RetryDeadLettersRequest) (*RetryDeadLettersResponse, error)
 	// DeleteDeadLetter deletes one.
 	DeleteDeadLetter(context.Context, *DeleteDeadLetterRequest) (*emptypb.Empty, error)
