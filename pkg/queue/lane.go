@@ -71,13 +71,13 @@ type lane struct {
 	calls  sync.WaitGroup
 
 	mu    sync.Mutex
-	busy  int       // calls of handle
-	left  int       // messages that may still be handed out; -1 is without end
-	asked int       // messages that pulls may still bring
-	pulls []pull    // those that bring them, oldest first
-	last  uint64    // the newest one's number
-	pause bool      // the server refused; wait before the next pull
-	gone  bool      // no consumer
+	busy  int    // calls of handle
+	left  int    // messages that may still be handed out; -1 is without end
+	asked int    // messages that pulls may still bring
+	pulls []pull // those that bring them, oldest first
+	last  uint64 // the newest one's number
+	pause bool   // the server refused; wait before the next pull
+	gone  bool   // no consumer
 }
 
 // A pull is a request for messages. Which one of several a message answers, nobody

@@ -85,7 +85,7 @@ func newDeadLetterRetry(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retry [<id>…]",
 		Short: "Queue deliveries anew, each as a new round",
-		Long:  "Queue deliveries anew, each as a new round: those with the IDs, or all that match every flag.\n" +
+		Long: "Queue deliveries anew, each as a new round: those with the IDs, or all that match every flag.\n" +
 			"An ordered subscription gets its in the order in which the events were accepted.",
 		Example: `  posthorn deadletter retry 17 18
   posthorn deadletter retry --subscription orders-erp --status 5xx`,
