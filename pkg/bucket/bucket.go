@@ -84,12 +84,54 @@ type Entry[T any] struct {
 	Deleted  bool      // the key is gone; Value is zero
 }
 
+// maxKey bounds a key with its prefix, in bytes. A key is part of a subject, and of
+// the subjects of requests about it: the server ends the connection of whoever sends
+// it a line of more than 4 KiB, and with it all that this process has under way.
+const maxKey = 2048
+
+// possible reports whether a key can be one. What cannot need not be asked for, and
+// must not be: a wildcard would be answered with other keys.
+func (b *Bucket[T]) possible(key string) bool {
+	if key == "" || len(b.prefix)+len(key) > maxKey || key[0] == '.' && b.prefix == "" || key[len(key)-1] == '.' {
+		return false
+	}
+	for i := range len(key) {
+		c := key[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '/', c == '_', c == '=':
+		case c == '.' && (i == 0 || key[i-1] != '.'):
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// impossible is the error for a value that is to be written under what can be no key.
+func impossible(key string) error {
+	if len(key) > maxKey {
+		return errs.New(errs.Invalid, "a key of %d bytes is too long; at most %d are allowed", len(key), maxKey)
+	}
+	return errs.New(errs.Invalid, "%q can be no key: letters, digits and - / _ = are allowed, and single dots between them", key)
+}
+
+func missing(key string) error {
+	const most = 128 // what is longer helps nobody
+	if len(key) > most {
+		key = key[:most] + "…"
+	}
+	return errs.New(errs.NotFound, "%s does not exist", strings.ToValidUTF8(key, "\uFFFD"))
+}
+
 // Get returns the newest value of key. The error is of kind [errs.NotFound] if
 // there is none.
 func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
+	if !b.possible(key) {
+		return Entry[T]{}, missing(key)
+	}
 	e, err := b.kv.Get(ctx, b.prefix+key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrInvalidKey) {
-		return Entry[T]{}, errs.New(errs.NotFound, "%s does not exist", key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return Entry[T]{}, missing(key)
 	}
 	if err != nil {
 		return Entry[T]{}, b.failed("get", key, err)
@@ -100,8 +142,11 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
 // History returns what a key's values were, newest first, as far back as the
 // bucket keeps them. It is empty for a key that never was.
 func (b *Bucket[T]) History(ctx context.Context, key string) ([]Entry[T], error) {
+	if !b.possible(key) {
+		return nil, nil
+	}
 	all, err := b.kv.History(ctx, b.prefix+key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrInvalidKey) {
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil, nil
 	}
 	if err != nil {
@@ -119,8 +164,12 @@ func (b *Bucket[T]) History(ctx context.Context, key string) ([]Entry[T], error)
 }
 
 // Create writes a value whose key must not be there yet and returns its
-// revision. The error is of kind [errs.Conflict] if the key is there.
+// revision. The error is of kind [errs.Conflict] if the key is there, and of all
+// that write [errs.Invalid] if it can be none.
 func (b *Bucket[T]) Create(ctx context.Context, key string, v T) (uint64, error) {
+	if !b.possible(key) {
+		return 0, impossible(key)
+	}
 	data, err := b.codec.Encode(v)
 	if err != nil {
 		return 0, fmt.Errorf("bucket: encode %s%s: %w", b.prefix, key, err)
@@ -137,6 +186,9 @@ func (b *Bucket[T]) Create(ctx context.Context, key string, v T) (uint64, error)
 
 // Put writes a value, whatever is there, and returns its revision.
 func (b *Bucket[T]) Put(ctx context.Context, key string, v T) (uint64, error) {
+	if !b.possible(key) {
+		return 0, impossible(key)
+	}
 	data, err := b.codec.Encode(v)
 	if err != nil {
 		return 0, fmt.Errorf("bucket: encode %s%s: %w", b.prefix, key, err)
@@ -151,6 +203,9 @@ func (b *Bucket[T]) Put(ctx context.Context, key string, v T) (uint64, error) {
 // Update writes a value if the key's revision is still last, and returns the
 // new one. The error is of kind [errs.Stale] if it is not.
 func (b *Bucket[T]) Update(ctx context.Context, key string, v T, last uint64) (uint64, error) {
+	if !b.possible(key) {
+		return 0, impossible(key)
+	}
 	data, err := b.codec.Encode(v)
 	if err != nil {
 		return 0, fmt.Errorf("bucket: encode %s%s: %w", b.prefix, key, err)
@@ -165,8 +220,12 @@ func (b *Bucket[T]) Update(ctx context.Context, key string, v T, last uint64) (u
 	return rev, nil
 }
 
-// Delete removes a key if its revision is still last; 0 is any.
+// Delete removes a key if its revision is still last; 0 is any. The error is of kind
+// [errs.NotFound] if there can be no such key.
 func (b *Bucket[T]) Delete(ctx context.Context, key string, last uint64) error {
+	if !b.possible(key) {
+		return missing(key)
+	}
 	var opts []jetstream.KVDeleteOpt
 	if last > 0 {
 		opts = append(opts, jetstream.LastRevision(last))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -215,5 +216,44 @@ func TestProtoIgnoresWhatANewerProcessWrote(t *testing.T) {
 	}
 	if string(a) != string(b) || string(a) != `{"name":"shop"}` {
 		t.Errorf("encoded as %s and %s, want {\"name\":\"shop\"} twice", a, b)
+	}
+}
+
+// The server ends the connection of whoever names it too long a subject, so what
+// somebody asks for must not get that far.
+func TestWhatCanBeNoKeyIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	js := jstest.WithTopology(t, topology.Config{})
+	kv, err := js.KeyValue(t.Context(), topology.BucketConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bucket.New(kv, "item.", bucket.JSON[item]())
+	ctx := t.Context()
+	if _, err := b.Put(ctx, "there", item{1}); err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]string{
+		"nothing": "", "a blank": "a b", "a line break": "a\r\nPUB x 0", "any": "*", "all": ">", "an empty word": "a..b", "a dot at the end": "a.",
+		"5,000 letters": strings.Repeat("a", 5000), "100,000 letters": strings.Repeat("a", 100_000),
+	} {
+		_, err := b.Get(ctx, key)
+		wantKind(t, name+": get", err, errs.NotFound)
+		if all, err := b.History(ctx, key); err != nil || len(all) > 0 {
+			t.Errorf("%s: the history has %d entries and error %v, want none", name, len(all), err)
+		}
+		wantKind(t, name+": delete", b.Delete(ctx, key, 0), errs.NotFound)
+		_, err = b.Create(ctx, key, item{})
+		wantKind(t, name+": create", err, errs.Invalid)
+		_, err = b.Put(ctx, key, item{})
+		wantKind(t, name+": put", err, errs.Invalid)
+		_, err = b.Update(ctx, key, item{}, 1)
+		wantKind(t, name+": update", err, errs.Invalid)
+	}
+	if js.Conn().IsClosed() {
+		t.Errorf("the server ended the connection: %v", js.Conn().LastError())
+	}
+	if _, err := b.Get(ctx, "there"); err != nil {
+		t.Errorf("what is there: %v", err)
 	}
 }

@@ -99,6 +99,12 @@ func NextRound(after int) (int, error) {
 // NewID returns a new job ID: "replay_" and a ULID (github.com/ulid/spec).
 func NewID() string { return "replay_" + ulid.Make().String() }
 
+// validID reports whether s can be a job ID.
+func validID(s string) bool {
+	rest, ok := strings.CutPrefix(s, "replay_")
+	return ok && len(rest) == ulid.EncodedSize
+}
+
 // Keys in bucket jobs.
 const (
 	jobPrefix = "replay."
@@ -155,6 +161,9 @@ func (s *Jobs) nextNumber(ctx context.Context) (int, error) {
 
 // Get returns a job. The error is of kind [errs.NotFound] if there is none.
 func (s *Jobs) Get(ctx context.Context, id string) (Job, error) {
+	if !validID(id) {
+		return Job{}, errs.New(errs.NotFound, "there is no replay of that ID; they look like replay_01J9Z…, and `posthorn replay list` shows them")
+	}
 	e, err := s.jobs.Get(ctx, id)
 	if errs.KindOf(err) == errs.NotFound {
 		return Job{}, errs.New(errs.NotFound, "replay %s does not exist", id)

@@ -452,9 +452,6 @@ func (s *Store) Get(ctx context.Context, id string) (*event.Event, error) {
 
 // read returns an event and its revision, past the cache.
 func (s *Store) read(ctx context.Context, id string) (*event.Event, uint64, error) {
-	if !ValidID(id) {
-		return nil, 0, errs.New(errs.NotFound, "%q is not an event ID; they look like ev_01J9Z…", id)
-	}
 	value, rev, err := s.readValue(ctx, id)
 	if err != nil {
 		return nil, 0, err
@@ -483,6 +480,9 @@ func (s *Store) read(ctx context.Context, id string) (*event.Event, uint64, erro
 // readValue asks any replica first, and where that has nothing the leader: a
 // replica may lag behind the queue.
 func (s *Store) readValue(ctx context.Context, id string) ([]byte, uint64, error) {
+	if !ValidID(id) {
+		return nil, 0, errs.New(errs.NotFound, "%.128q is not an event ID; they look like ev_01J9Z…", id)
+	}
 	subject := topology.KeySubject(topology.BucketEvents, id)
 	st := topology.BucketStream(topology.BucketEvents)
 	msg, err := stream.GetLast(ctx, s.nc, st, subject)

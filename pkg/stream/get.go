@@ -35,6 +35,9 @@ func (m *Message) Removed() bool {
 // GetLast returns the newest message on a subject, from whichever replica is
 // nearest; it may lag.
 func GetLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*Message, error) {
+	if len(subject) > maxSubject {
+		return nil, ErrNotFound // nobody could have published it
+	}
 	resp, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
 	if err != nil {
 		return nil, fmt.Errorf("stream: get the last of %s: %w", subject, err)

@@ -44,6 +44,11 @@ func New(nc *nats.Conn) (*Publisher, error) {
 // JetStream returns the context that the publisher uses, for reading.
 func (p *Publisher) JetStream() jetstream.JetStream { return p.js }
 
+// maxSubject bounds a subject, in bytes. With the words before and behind it, a line
+// to the server may have 4 KiB; the server ends the connection of whoever sends a
+// longer one, and the client does not connect again.
+const maxSubject = 3500
+
 // A Pending is a publish that was started.
 type Pending struct {
 	p     *Publisher
@@ -56,6 +61,10 @@ type Pending struct {
 // Start sends msg and does not wait; [Pending.Wait] does. It blocks only while
 // too many publishes are pending. msg must not be modified before Wait returns.
 func (p *Publisher) Start(msg *nats.Msg) Pending {
+	if len(msg.Subject) > maxSubject {
+		err := errs.New(errs.Invalid, "a subject of %d bytes is more than NATS takes", len(msg.Subject))
+		return Pending{p: p, msg: msg, err: err, begun: time.Now()}
+	}
 	msg.Reply = "" // of a try before
 	fut, err := p.js.PublishMsgAsync(msg)
 	return Pending{p: p, msg: msg, fut: fut, err: err, begun: time.Now()}

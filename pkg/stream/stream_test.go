@@ -316,3 +316,26 @@ func subject(present bool) string {
 	}
 	return "s.c"
 }
+
+// The server ends the connection of whoever sends too long a line, and with it all
+// that is under way there.
+func TestASubjectThatIsTooLongCostsNobodyTheConnection(t *testing.T) {
+	t.Parallel()
+	js := jstest.New(t)
+	create(t, js, jetstream.StreamConfig{})
+	p := publisher(t, js)
+	long := "s." + strings.Repeat("a", 5000)
+	if _, err := p.Publish(t.Context(), &nats.Msg{Subject: long}); errs.KindOf(err) != errs.Invalid {
+		t.Errorf("publish: got error %v, want one of kind invalid", err)
+	}
+	if _, err := stream.GetLast(t.Context(), js.Conn(), "S", long); !errors.Is(err, stream.ErrNotFound) {
+		t.Errorf("get: got error %v, want that it is not there", err)
+	}
+	// The longest that is let through is one that the server takes.
+	if _, err := p.Publish(t.Context(), &nats.Msg{Subject: "s." + strings.Repeat("a", 3400)}); err != nil {
+		t.Errorf("publish to a subject that is just short enough: %v", err)
+	}
+	if _, err := p.Publish(t.Context(), &nats.Msg{Subject: "s.a"}); err != nil {
+		t.Errorf("the next publish: %v", err)
+	}
+}

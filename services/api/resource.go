@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -97,8 +98,11 @@ type version[T message] struct {
 }
 
 // current returns what is stored, or of revision 0 what is built in, or the
-// zero value.
+// zero value. What can be no name is no resource's, and nobody is asked for it.
 func (r *resource[T]) current(ctx context.Context, name string) (version[T], error) {
+	if pattern.ValidName("name", name) != nil {
+		return version[T]{}, nil
+	}
 	e, err := r.values.Get(ctx, name)
 	if errs.KindOf(err) == errs.NotFound {
 		var v T
@@ -129,7 +133,16 @@ func (r *resource[T]) show(v version[T]) T {
 }
 
 func (r *resource[T]) notFound(name string) error {
-	return errs.New(errs.NotFound, "%s %q does not exist", r.noun, name)
+	return errs.New(errs.NotFound, "%s %q does not exist", r.noun, short(name))
+}
+
+// short cuts what was taken for a name, which may be as long as an URL.
+func short(name string) string {
+	const most = 128
+	if len(name) <= most {
+		return name
+	}
+	return strings.ToValidUTF8(name[:most], "") + "…"
 }
 
 func (r *resource[T]) get(ctx context.Context, name string) (T, error) {
