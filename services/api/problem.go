@@ -66,6 +66,10 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		err = wire.Error(err)
 	}
 	p := problem{Status: statusOf(errs.KindOf(err)), Detail: errs.MessageOf(err), Violations: errs.ViolationsOf(err)}
+	if errors.Is(err, error(errTooSlow)) {
+		p.Status = http.StatusRequestTimeout
+		w.Header().Set("Connection", "close") // the rest of it may still be on its way
+	}
 	writeProblem(w, r, p, errs.ReasonOf(err))
 }
 

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/slowbody"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -272,11 +273,16 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
 		return nil, tooLarge(limit)
 	}
+	if slowbody.TooSlow(err) {
+		return nil, errTooSlow
+	}
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Invalid, "the body could not be read to its end")
 	}
 	return buf.Bytes(), nil
 }
+
+var errTooSlow = errs.New(errs.Invalid, "the body came too slowly; nothing of it was taken").Because("too-slow")
 
 func tooLarge(limit int64) error {
 	return errs.New(errs.TooLarge, "the body is larger than %d bytes", limit)

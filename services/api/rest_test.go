@@ -2,19 +2,21 @@ package api_test
 
 import (
 	"encoding/json"
+	"go.yaml.in/yaml/v3"
+	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.yaml.in/yaml/v3"
-
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/services/api"
 )
@@ -254,5 +256,22 @@ func TestDeadLettersAreRetriedAndDeletedByFilter(t *testing.T) {
 	r.do("DELETE", "/api/v1/deadletters/404", "").problem(404, "")
 	if diff := cmp.Diff([]string{"17", "18", "19", "20", "21", "404", "404"}, slices.Sorted(slices.Values(r.world.removed))); diff != "" {
 		t.Errorf("removed (-want +got):\n%s", diff)
+	}
+}
+
+func TestABodyThatCameTooSlowlyIsToldSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, path := range []string{"/api/v1/events", "/api/v1/sources", "/api/v1/signin"} {
+		late := io.MultiReader(strings.NewReader("{"), iotest.ErrReader(os.ErrDeadlineExceeded))
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, late)
+		req.Header.Set("Authorization", "Bearer "+r.key)
+		w := httptest.NewRecorder()
+		r.handler.ServeHTTP(w, req)
+		a := answer{t: t, what: "POST " + path, status: w.Code, header: w.Header(), body: w.Body.String()}
+		a.problem(http.StatusRequestTimeout, "").has("type", "urn:posthorn:problem:too-slow")
+		if got := w.Header().Get("Connection"); got != "close" {
+			t.Errorf("%s: header Connection is %q, want close", path, got)
+		}
 	}
 }

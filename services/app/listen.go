@@ -21,6 +21,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/queue"
+	"github.com/posthornhq/posthorn/pkg/slowbody"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
@@ -55,7 +56,7 @@ func (a *App) serveHTTP(ctx context.Context, what, addr string, h http.Handler) 
 		l = tls.NewListener(l, tlsConfig)
 	}
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: slowbody.Handler(h), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 	a.log.Debug("listening", "what", what, "address", l.Addr().String())

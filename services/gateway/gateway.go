@@ -45,9 +45,6 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// MaxBatch bounds the events of one request. Default 1000.
 	MaxBatch int
-	// BodyWait is how long a body may take, beside a second for each 64 KiB.
-	// Default 10s.
-	BodyWait time.Duration
 	// Recorder keeps a sample of the requests. nil keeps nothing.
 	Recorder Recorder
 }
@@ -77,9 +74,6 @@ func New(accept Acceptor, catalog Catalog, rejections Rejecter, log *slog.Logger
 	}
 	if cfg.MaxBatch == 0 {
 		cfg.MaxBatch = 1000
-	}
-	if cfg.BodyWait == 0 {
-		cfg.BodyWait = bodyWait
 	}
 	if m == nil {
 		m = none()

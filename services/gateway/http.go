@@ -5,13 +5,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/slowbody"
 	"github.com/posthornhq/posthorn/pkg/source"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 )
@@ -133,20 +133,16 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, src *source.Sourc
 	return batch, nil
 }
 
-// body reads a request's body, which the limit bounds before anything is stored.
+// body reads a request's body, which the limit bounds before anything is stored. How
+// slowly it may come is not the gateway's to say, but the server's (pkg/slowbody).
 func (g *Gateway) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > g.cfg.MaxBytes {
 		return nil, g.tooLarge()
 	}
-	// A body that drips keeps a connection and its memory for as long as it likes.
-	// A writer that has no deadlines is a test's.
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(g.bodyTimeout(r.ContentLength)))
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	if n := r.ContentLength; n >= 0 {
 		body := make([]byte, n)
 		if _, err := io.ReadFull(r.Body, body); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
+			if slowbody.TooSlow(err) {
 				return nil, errTooSlow
 			}
 			return nil, errs.Wrap(err, errs.Invalid, "the body ended before its Content-Length").Because("malformed")
@@ -157,28 +153,13 @@ func (g *Gateway) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, g.tooLarge()
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if slowbody.TooSlow(err) {
 		return nil, errTooSlow
 	}
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Invalid, "the body could not be read").Because("malformed")
 	}
 	return body, nil
-}
-
-const (
-	// bodyWait is how long the first of a body may take, bodyRate how many bytes
-	// must come a second from then on.
-	bodyWait = 10 * time.Second
-	bodyRate = 64 << 10
-)
-
-// bodyTimeout is how long a body of that length may take, -1 being unknown.
-func (g *Gateway) bodyTimeout(length int64) time.Duration {
-	if length < 0 {
-		length = g.cfg.MaxBytes
-	}
-	return g.cfg.BodyWait + time.Duration(length/bodyRate)*time.Second
 }
 
 func (g *Gateway) tooLarge() error {
