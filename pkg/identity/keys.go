@@ -18,8 +18,8 @@ import (
 const prefixLength = len(keyPrefix) + 4
 
 // CreateKey makes an API key. The answer has the key itself, as nothing does
-// later. The error is of kind [errs.Conflict] if the name is taken, and
-// [errs.Denied] if by lacks one of the roles.
+// later. The error is of kind [errs.Conflict] if the name is taken, by a key or a
+// user, and [errs.Denied] if by lacks one of the roles.
 func (d *Directory) CreateKey(ctx context.Context, in *posthornv1.ApiKey, by Identity) (*posthornv1.ApiKey, error) {
 	rec, err := d.newKeyRecord(in, by)
 	if err != nil {
@@ -27,8 +27,9 @@ func (d *Directory) CreateKey(ctx context.Context, in *posthornv1.ApiKey, by Ide
 	}
 	token := newKey()
 	rec.SHA256, rec.Prefix = hashOf(token), token[:prefixLength]
-	rev, err := d.keys.Create(ctx, rec.Name, rec)
-	if errs.KindOf(err) == errs.Conflict {
+	rev, err := d.claim(ctx, ofUsers, rec.Name, func() (uint64, error) { return d.keys.Create(ctx, rec.Name, rec) },
+		func(revision uint64) error { return d.keys.Delete(ctx, rec.Name, revision) })
+	if errs.KindOf(err) == errs.Conflict && errs.ReasonOf(err) != taken {
 		return nil, errs.New(errs.Conflict, "key %q exists already; delete it first, or take another name", rec.Name)
 	}
 	if err != nil {
@@ -49,11 +50,8 @@ func (d *Directory) newKeyRecord(in *posthornv1.ApiKey, by Identity) (keyRecord,
 	if in == nil {
 		return keyRecord{}, errs.Field("key", "is required")
 	}
-	if err := pattern.ValidName("name", in.GetName()); err != nil {
+	if err := newName(in.GetName()); err != nil {
 		return keyRecord{}, err
-	}
-	if in.GetName() == adminName {
-		return keyRecord{}, errs.New(errs.Conflict, "the name %q is that of the administrator's key; take another one", adminName)
 	}
 	if in.GetKey() != "" {
 		return keyRecord{}, errs.Field("key", "cannot be chosen; leave it out")

@@ -12,8 +12,8 @@ import (
 )
 
 // CreateUser makes a user, who needs a password. The error is of kind
-// [errs.Conflict] if the name is taken, and [errs.Denied] if by lacks one of the
-// roles.
+// [errs.Conflict] if the name is taken, by a user or a key, and [errs.Denied] if by
+// lacks one of the roles.
 func (d *Directory) CreateUser(ctx context.Context, in *posthornv1.User, by Identity) (*posthornv1.User, error) {
 	roles, err := validUser(in)
 	if err != nil {
@@ -48,7 +48,7 @@ func (d *Directory) PutUser(ctx context.Context, in *posthornv1.User, expected u
 			return err
 		}
 		out, err = d.writeUser(ctx, have, in, roles, by)
-		if errs.KindOf(err) == errs.Conflict { // made meanwhile
+		if errs.KindOf(err) == errs.Conflict && have.Revision == 0 && errs.ReasonOf(err) != taken { // made meanwhile
 			return errs.New(errs.Stale, "user %q was made by somebody else", in.GetName())
 		}
 		return err
@@ -90,7 +90,8 @@ func (d *Directory) writeUser(ctx context.Context, have bucket.Entry[userRecord]
 	rec.UpdatedBy = by.Name
 	var rev uint64
 	if have.Revision == 0 {
-		rev, err = d.users.Create(ctx, name, rec)
+		rev, err = d.claim(ctx, ofKeys, name, func() (uint64, error) { return d.users.Create(ctx, name, rec) },
+			func(revision uint64) error { return d.users.Delete(ctx, name, revision) })
 	} else {
 		rev, err = d.users.Update(ctx, name, rec, have.Revision)
 	}

@@ -93,7 +93,7 @@ func authenticate(ctx context.Context, auth Authenticator, method string) (conte
 func identify(ctx context.Context, auth Authenticator) (identity.Identity, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if _, open := auth.(internal); open && len(md.Get("authorization")) == 0 {
-		return identity.Identity{Name: "platform", Roles: []string{identity.RoleAdmin}}, nil
+		return identity.Identity{Name: identity.PlatformName, Roles: []string{identity.RoleAdmin}}, nil
 	}
 	token, err := parseAuthorization(md.Get("authorization"))
 	if err != nil {
