@@ -35,6 +35,7 @@ import (
 	"github.com/posthornhq/posthorn/pkg/subscription"
 	"github.com/posthornhq/posthorn/pkg/telemetry"
 	"github.com/posthornhq/posthorn/pkg/trace"
+	"github.com/posthornhq/posthorn/pkg/wire"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 	"github.com/posthornhq/posthorn/services/api"
 	"github.com/posthornhq/posthorn/services/broker"
@@ -142,7 +143,7 @@ func (a *App) build(ctx context.Context) error {
 	replays := broker.NewReplays(local, state.publisher.JetStream(), replay.NewJobs(buckets.jobs), broker.ReplayConfig{})
 	var accept gateway.Acceptor = local
 	var publish api.Broker = localBroker{brokerServer}
-	herald := alerts.New(local)
+	herald := alerts.New(local.Own())
 	if roles.Has(config.Broker) {
 		if err := a.router(ctx, js, state.publisher.JetStream(), local, state.events); err != nil {
 			return err
@@ -184,7 +185,7 @@ func (a *App) build(ctx context.Context) error {
 	if older && roles.Has(config.API) {
 		a.add("reseal", func(ctx context.Context) error { return a.reseal(ctx, master, sealer) }, nil)
 	}
-	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(cat, publish)})
+	schemaServer, err := registry.New(schemas, schemas, registry.Config{Caller: callerName, Stored: a.tellVersion(cat, local.Own())})
 	if err != nil {
 		return err
 	}
@@ -538,13 +539,13 @@ func (a *App) adminKey(ctx context.Context, kv jetstream.KeyValue) error {
 
 // tellVersion returns what tells the subscribers of a schema of its new version.
 // The version is stored; that its event is not does not undo it.
-func (a *App) tellVersion(cat *catalog.Catalog, publish api.Broker) func(context.Context, *posthornv1.Schema, []string) {
+func (a *App) tellVersion(cat *catalog.Catalog, own broker.Own) func(context.Context, *posthornv1.Schema, []string) {
 	return func(ctx context.Context, s *posthornv1.Schema, changes []string) {
 		if !cat.Flag(settings.VersionUpdates) {
 			return
 		}
 		ev, key := broker.VersionUpdate(s, changes)
-		if _, err := publish.SendOutgoingEvent(ctx, &posthornv1.SendOutgoingEventRequest{Event: ev, IdempotencyKey: key}); err != nil {
+		if _, err := own.Accept(ctx, wire.ToEvent(ev), key); err != nil {
 			a.log.Error("the subscribers of a schema are not told of its new version", "type", s.GetType(), "version", s.GetVersion(), "err", err)
 		}
 	}

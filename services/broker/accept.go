@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/posthornhq/posthorn/pkg/alerts"
 	"github.com/posthornhq/posthorn/pkg/dedup"
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
@@ -26,8 +28,24 @@ import (
 //
 // What the platform knows itself (ID, time of receipt) is set here.
 func (b *Broker) Accept(ctx context.Context, ev event.Event, key string) (event.Receipt, error) {
+	return b.take(ctx, ev, key, b.complete)
+}
+
+// Own is where the platform's own events come in, which have types that nobody else
+// may use: what tells operators of trouble must not be anybody's to say.
+type Own struct{ b *Broker }
+
+// Own returns the entrance for the platform's own events.
+func (b *Broker) Own() Own { return Own{b} }
+
+// Accept is [Broker.Accept] of an event of the platform's own.
+func (o Own) Accept(ctx context.Context, ev event.Event, key string) (event.Receipt, error) {
+	return o.b.take(ctx, ev, key, o.b.fill)
+}
+
+func (b *Broker) take(ctx context.Context, ev event.Event, key string, complete func(*event.Event) error) (event.Receipt, error) {
 	end := b.span(ctx, &ev)
-	r, err := b.accept(ctx, &ev, key)
+	r, err := b.accept(ctx, &ev, key, complete)
 	end(err)
 	if err != nil {
 		b.reject(ctx, &ev, err)
@@ -54,8 +72,8 @@ func (b *Broker) span(ctx context.Context, ev *event.Event) (end func(error)) {
 	}
 }
 
-func (b *Broker) accept(ctx context.Context, ev *event.Event, key string) (event.Receipt, error) {
-	if err := b.complete(ev); err != nil {
+func (b *Broker) accept(ctx context.Context, ev *event.Event, key string, complete func(*event.Event) error) (event.Receipt, error) {
+	if err := complete(ev); err != nil {
 		return event.Receipt{}, err
 	}
 	if key == "" {
@@ -136,8 +154,29 @@ func ingestKey(ev *event.Event, key string) string {
 	return "ingest:" + from + "/" + ev.Source + ":" + key
 }
 
-// complete sets what the platform knows and checks what the publisher said.
+// complete sets what the platform knows and checks what a publisher said, who may
+// not speak for the platform.
 func (b *Broker) complete(ev *event.Event) error {
+	if err := b.fill(ev); err != nil {
+		return err
+	}
+	if reservedType(ev.Type) {
+		return errs.Field("type", "%.128q is the platform's own: types that begin with the word %s, or end with the word %s, are what it tells of itself; take another one", ev.Type, ownName, versionWord).Because("reserved")
+	}
+	if ev.Source == ownName && ev.Direction == event.Outgoing {
+		return errs.Field("source", "%q is the platform itself; name the producer, or leave it out", ownName).Because("reserved")
+	}
+	return nil
+}
+
+// reservedType reports whether a type is one by which the platform tells of itself.
+func reservedType(typ string) bool {
+	rest, ok := strings.CutPrefix(typ, ownName)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '/') || hasVersionWord(typ)
+}
+
+// fill sets what the platform knows and checks what is said of an event.
+func (b *Broker) fill(ev *event.Event) error {
 	ev.ID = store.NewID()
 	if ev.Context == "" {
 		ev.Context = event.DefaultContext
@@ -179,7 +218,11 @@ func (b *Broker) complete(ev *event.Event) error {
 
 // anonymous is the source of events whose producer does not name itself; a
 // CloudEvent must have one.
-const anonymous = "posthorn"
+const anonymous = "anonymous"
+
+// ownName is the source of the platform's own events, and the first word of most of
+// their types.
+const ownName = alerts.Source
 
 // maxAttribute bounds an attribute of an event, in bytes.
 const maxAttribute = 2048

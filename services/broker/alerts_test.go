@@ -22,7 +22,7 @@ func (r *rig) herald(cfg broker.AlertsConfig) (stop func()) {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := r.broker.RunAlerts(ctx, r.js, alerts.New(r.broker), cfg); err != nil {
+		if err := r.broker.RunAlerts(ctx, r.js, alerts.New(r.broker.Own()), cfg); err != nil {
 			r.t.Errorf("alerts: %v", err)
 		}
 	})
@@ -172,7 +172,7 @@ func TestWhatIsToldTwiceIsOneEvent(t *testing.T) {
 	r.bury("ev_1", "erp", "order.created")
 	eventually(t, "it is told", func() bool { return len(r.told()) == 1 })
 	stop()
-	p := alerts.New(r.broker)
+	p := alerts.New(r.broker.Own())
 	letters, _, err := r.letters.List(t.Context(), deadletter.Query{Limit: 10})
 	if err != nil || len(letters) != 1 {
 		t.Fatalf("dead letters are %+v with error %v, want one", letters, err)

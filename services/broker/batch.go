@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 
+	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
 )
 
@@ -53,7 +54,7 @@ func (b *Broker) AcceptAll(ctx context.Context, batch []event.Publish) []event.R
 		ev := evs[n]
 		if err != nil {
 			results[i].Err = err
-			b.Metrics.Rejected("unavailable")
+			b.Metrics.Rejected(errs.ReasonOf(err))
 			continue
 		}
 		results[i].Receipt = event.Receipt{ID: ev.ID, Sequence: positions[n].Sequence}

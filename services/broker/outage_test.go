@@ -201,7 +201,7 @@ func TestABatchKeepsWhatItsEventsSay(t *testing.T) {
 			batch[i].Event = want[i]
 		}
 		// What the platform says where nobody said anything.
-		want[1].Source, want[1].Context = "posthorn", event.DefaultContext
+		want[1].Source, want[1].Context = "anonymous", event.DefaultContext
 		for i, res := range open(r).AcceptAll(t.Context(), batch) {
 			if res.Err != nil {
 				t.Fatal(res.Err)

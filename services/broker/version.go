@@ -31,7 +31,7 @@ func VersionUpdate(s *posthornv1.Schema, changes []string) (ev *posthornv1.Event
 		panic(err) // strings and a number always have a form in JSON
 	}
 	ev = &posthornv1.Event{
-		Type: typ[:at+1] + versionWord, Source: "posthorn", Subject: typ, Direction: posthornv1.Event_OUTGOING, Data: data,
+		Type: typ[:at+1] + versionWord, Source: ownName, Subject: typ, Direction: posthornv1.Event_OUTGOING, Data: data,
 	}
 	// A version is stored once, by whichever process; it is told once, too.
 	return ev, "schema:" + typ + ":" + string(data)
@@ -40,6 +40,11 @@ func VersionUpdate(s *posthornv1.Schema, changes []string) (ev *posthornv1.Event
 // isVersionUpdate looks at producers' events only: what a publisher sends to a
 // source is for that source's context.
 func isVersionUpdate(ev *event.Event) bool {
-	rest, ok := strings.CutSuffix(ev.Type, versionWord)
-	return ok && ev.Direction == event.Outgoing && (rest == "" || rest[len(rest)-1] == '/' || rest[len(rest)-1] == '.')
+	return ev.Direction == event.Outgoing && hasVersionWord(ev.Type)
+}
+
+// hasVersionWord reports whether the last word of a type is [versionWord].
+func hasVersionWord(typ string) bool {
+	rest, ok := strings.CutSuffix(typ, versionWord)
+	return ok && (rest == "" || rest[len(rest)-1] == '/' || rest[len(rest)-1] == '.')
 }
