@@ -45,6 +45,8 @@ func TestAnEndpointThatFailsIsTold(t *testing.T) {
 		t.Errorf("lane list: %v\n%s", err, out)
 	}
 	down.Store(false)
+	// Another one, for if the first has used up its tries there is nothing to probe with.
+	p.must("POST", "/api/v1/events", `{"type":"order.created","data":{}}`)
 	p.until("it is told that it is back", 30*time.Second, func() bool { n, _ := told("posthorn.subscription.recovered"); return n == 1 })
 	if n, body := told("posthorn.subscription.failing"); n != 1 || !strings.Contains(body, `"status":503`) || !strings.Contains(body, `"reason":"503"`) {
 		t.Errorf("told %d times that it fails, last as %s", n, body)
