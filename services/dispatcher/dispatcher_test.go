@@ -298,7 +298,7 @@ func TestAnEditedPolicyIsInForce(t *testing.T) {
 func TestOneOfTwoDispatchersVanishes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.catalog.put(t, `{"name":"fast","delivery":{"maxRetries":3,"timeout":"0.1s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s"}}}`)
+	r.catalog.put(t, `{"name":"fast","delivery":{"maxRetries":3,"timeout":"10s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s"}}}`)
 	one, other := r.parts(), r.parts()
 	stopOne := r.run(one)
 	r.run(other)
@@ -310,7 +310,8 @@ func TestOneOfTwoDispatchersVanishes(t *testing.T) {
 			one.nc.Close()
 		}
 	}
-	eventually(t, "everything is delivered", func() bool { return len(r.endpoint.times()) == n })
+	// What it had in its hands comes again when the leases have run out.
+	within(t, 2*time.Minute, "everything is delivered", func() bool { return len(r.endpoint.times()) == n })
 	stopOne()
 	twice := 0
 	for _, ev := range evs {

@@ -38,7 +38,7 @@ func gone(_ queue.OwnState, there bool) bool { return !there }
 func TestAFailingEndpointHasALaneOfItsOwnAndOneProbeAtATime(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.catalog.put(t, `{"name":"patient","delivery":{"maxRetries":10,"timeout":"5s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
+	r.catalog.put(t, `{"name":"patient","delivery":{"maxRetries":10,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
 	dead := newEndpoint(t)
 	var down sync.Map
 	down.Store("down", true)
@@ -194,7 +194,7 @@ func TestASubscriptionWithACapHoldsUpNobodyElse(t *testing.T) {
 	p := r.parts()
 	r.run(p)
 	for range 30 {
-		r.send(p, to("one"))
+		r.send(p, to("one"), func(d *event.Delivery) { d.Policy = "long" })
 	}
 	for range 10 {
 		r.attempts(p, r.send(p), 1)
@@ -259,6 +259,7 @@ func TestARateIsExactWithTwoDispatchers(t *testing.T) {
 	const rate, total = 20, 60
 	r.subscribeTo(e, `{"name":"limited","policy":"fast","ratePerSecond":`+strconv.Itoa(rate)+`}`)
 	p, other := r.parts(), r.parts()
+	stalled := meterStalls(t)
 	r.run(p)
 	r.run(other)
 	for range total {
@@ -271,7 +272,7 @@ func TestARateIsExactWithTwoDispatchers(t *testing.T) {
 	slices.SortFunc(at, time.Time.Compare)
 	// A request may be late by what the machine makes it, and the next one not: so
 	// a window is longer by that.
-	const late = 500 * time.Millisecond
+	late := 500*time.Millisecond + stalled.worst()
 	for i := range at {
 		n := 0
 		for _, other := range at[i:] {
@@ -296,7 +297,7 @@ func TestAnOrderedSubscriptionGetsItsEventsInOrder(t *testing.T) {
 	var mu sync.Mutex
 	var got []string
 	tries := map[string]int{}
-	r.catalog.put(t, `{"name":"stubborn","delivery":{"maxRetries":10,"timeout":"5s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
+	r.catalog.put(t, `{"name":"stubborn","delivery":{"maxRetries":10,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
 	r.subscribeTo(e, `{"name":"ordered","policy":"stubborn","ordered":true}`)
 	e.handle(func(h http.Header, w http.ResponseWriter) {
 		mu.Lock()
@@ -331,7 +332,7 @@ func TestKeysAreInOrderAndInParallel(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	e := newEndpoint(t)
-	r.catalog.put(t, `{"name":"stubborn","delivery":{"maxRetries":10,"timeout":"5s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
+	r.catalog.put(t, `{"name":"stubborn","delivery":{"maxRetries":10,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
 	r.subscribeTo(e, `{"name":"keyed","policy":"stubborn","ordered":true,"orderingKey":"subject"}`)
 	var mu sync.Mutex
 	got := map[string][]string{}
@@ -446,7 +447,7 @@ func TestRetryAfterHoldsForAllDeliveries(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	e := newEndpoint(t)
-	r.catalog.put(t, `{"name":"many","delivery":{"maxRetries":5,"timeout":"5s","retryOn":["429"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
+	r.catalog.put(t, `{"name":"many","delivery":{"maxRetries":5,"timeout":"30s","retryOn":["429"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
 	r.subscribeTo(e, `{"name":"shy","policy":"many"}`)
 	var mu sync.Mutex
 	var asked time.Time
@@ -485,7 +486,7 @@ func TestRetryAfterHoldsForAllDeliveries(t *testing.T) {
 func TestAMoveThatWasBrokenOffIsOneDelivery(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.catalog.put(t, `{"name":"fast","delivery":{"maxRetries":5,"timeout":"1s","backoff":{"initial":"0.001s","max":"0.002s"}}}`)
+	r.catalog.put(t, `{"name":"fast","delivery":{"maxRetries":5,"timeout":"10s","backoff":{"initial":"0.001s","max":"0.002s"}}}`)
 	e := newEndpoint(t)
 	r.subscribeTo(e, `{"name":"s","policy":"fast"}`)
 	p := r.parts()
@@ -538,7 +539,7 @@ func TestPrioritiesShareTheSlots(t *testing.T) {
 		<-time.After(10 * time.Millisecond)
 	})
 	p := r.parts()
-	for range 200 {
+	for range 400 {
 		for _, prio := range event.Priorities() {
 			ev := &event.Event{ID: store.NewID(), Type: "a", Subject: prio.String(), Source: "shop", Context: "default", Data: []byte(`{}`), Received: time.Now()}
 			if _, err := r.store.Append(t.Context(), ev); err != nil {
@@ -551,13 +552,18 @@ func TestPrioritiesShareTheSlots(t *testing.T) {
 	r.empty(p)
 	mu.Lock()
 	defer mu.Unlock()
+	// At the beginning one lane may be there before another.
+	from := 0
+	for _, prio := range event.Priorities() {
+		from = max(from, slices.Index(order, prio.String()))
+	}
 	n := map[string]int{}
-	for _, prio := range order[:130] {
+	for _, prio := range order[from : from+130] {
 		n[prio]++
 	}
-	// 80:40:10 of 130, but for the beginning, when one lane may be there before another.
+	// 80:40:10 of 130, but for what the machine makes of it.
 	if n["high"] < 55 || n["normal"] < 25 || n["low"] < 3 || n["low"] > 30 {
-		t.Errorf("of the first 130: %v, want about 80 high, 40 normal, 10 low", n)
+		t.Errorf("of 130 from number %d: %v, want about 80 high, 40 normal, 10 low", from, n)
 	}
 }
 

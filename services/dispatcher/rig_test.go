@@ -58,7 +58,7 @@ func newRig(t *testing.T) *rig {
 	if r.store, err = store.New(r.js.Conn(), (*commit.Barrier)(nil), discard(), nil, store.Config{}); err != nil {
 		t.Fatal(err)
 	}
-	r.catalog.put(t, `{"name":"fast","delivery":{"maxRetries":2,"timeout":"5s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
+	r.catalog.put(t, `{"name":"fast","delivery":{"maxRetries":2,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
 	r.subscribe(`{"name":"s","policy":"fast"}`)
 	return r
 }
@@ -236,14 +236,19 @@ func (r *rig) empty(p *parts) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
+	within(t, 30*time.Second, what, f)
+}
+
+func within(t *testing.T, most time.Duration, what string, f func() bool) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(most)
 	for !f() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within 30s: %s", what)
+			t.Fatalf("not within %s: %s", most, what)
 		}
 	}
 }

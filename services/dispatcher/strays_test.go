@@ -142,7 +142,7 @@ func TestAFailureDoesNotShortenTheTimeThatTheEndpointAskedFor(t *testing.T) {
 func TestEditsOfALimitedOrderedSubscriptionUseUpNoTries(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.catalog.put(t, `{"name":"once","delivery":{"maxRetries":0,"timeout":"5s"}}`)
+	r.catalog.put(t, `{"name":"once","delivery":{"maxRetries":0,"timeout":"30s"}}`)
 	e := newEndpoint(t)
 	edit := func(p *parts, rest string) {
 		r.subscribeTo(e, `{"name":"slowly","policy":"once","ordered":true,`+rest+`}`)
