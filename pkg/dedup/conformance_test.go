@@ -3,6 +3,7 @@ package dedup_test
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/posthornhq/posthorn/jetstream/jstest"
 	"github.com/posthornhq/posthorn/jetstream/topology"
@@ -18,7 +19,7 @@ func newKV(t testing.TB) *dedup.KV {
 
 func newFallback(t testing.TB, primary dedup.Claims, secondary *dedup.KV) *dedup.Fallback {
 	t.Helper()
-	f, err := dedup.NewFallback(primary, secondary, slog.New(slog.DiscardHandler), nil, dedup.FallbackConfig{})
+	f, err := dedup.NewFallback(primary, secondary, slog.New(slog.DiscardHandler), nil, dedup.FallbackConfig{Timeout: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

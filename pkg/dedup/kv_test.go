@@ -74,13 +74,15 @@ func TestExpiredClaimsLeaveNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	begun := time.Now()
 	if err := c.Done(t.Context(), "b", "ev_1", time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Release(t.Context(), "c", "ev_1"); err != nil {
 		t.Fatal(err)
 	}
-	if empty, err := c.Empty(t.Context()); empty || err != nil {
+	// What is there for a second may be gone if that is how long it took to look.
+	if empty, err := c.Empty(t.Context()); empty && time.Since(begun) < time.Second || err != nil {
 		t.Fatalf("empty is %v, %v, want false", empty, err)
 	}
 	await(t, "the bucket to be empty", func() bool {
@@ -200,10 +202,10 @@ func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("waited 15s for %s", what)
+	t.Fatalf("waited a minute for %s", what)
 }

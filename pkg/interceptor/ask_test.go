@@ -17,11 +17,11 @@ import (
 )
 
 func callout(url string) string {
-	return `{"oauth":{"url":"` + url + `","timeout":"2s","cache":"60s"}}`
+	return `{"oauth":{"url":"` + url + `","timeout":"30s","cache":"60s"}}`
 }
 
 func introspection(url string) string {
-	return `{"oauth":{"url":"` + url + `","mode":"INTROSPECTION","clientId":"me:too","clientSecret":"hush/secret","timeout":"2s","cache":"60s"}}`
+	return `{"oauth":{"url":"` + url + `","mode":"INTROSPECTION","clientId":"me:too","clientSecret":"hush/secret","timeout":"30s","cache":"60s"}}`
 }
 
 // status answers with what credential asks for: "401" with 401, all else with 200.
@@ -251,16 +251,21 @@ func TestOneCallForAllThatWait(t *testing.T) {
 func TestTheBreakerOpensAndCloses(t *testing.T) {
 	t.Parallel()
 	s := serve(t, status)
-	f := compile(t, `[{"accessToken":{"name":"token"}}]`, nil,
-		newAsker(t, authorize(t, callout(s.URL)), new(clock), interceptor.Config{Failures: 3, OpenFor: 50 * time.Millisecond}))
-	for range 3 {
-		refused(t, f, request("", "Token: 503"), errs.Denied, "cannot be asked")
+	fails := func(openFor time.Duration) *interceptor.Flow {
+		t.Helper()
+		f := compile(t, `[{"accessToken":{"name":"token"}}]`, nil,
+			newAsker(t, authorize(t, callout(s.URL)), new(clock), interceptor.Config{Failures: 3, OpenFor: openFor}))
+		for range 3 {
+			refused(t, f, request("", "Token: 503"), errs.Denied, "cannot be asked")
+		}
+		return f
 	}
-	refused(t, f, request("", "Token: good"), errs.Denied, "left alone")
+	refused(t, fails(time.Hour), request("", "Token: good"), errs.Denied, "left alone")
 	if n := s.asked.Load(); n != 3 {
 		t.Errorf("asked %d times, want 3", n)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	f := fails(time.Millisecond)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		_, err := f.Check(t.Context(), request("", "Token: good"))
 		if err == nil {

@@ -16,7 +16,7 @@ const (
 	hour = time.Hour
 	// patience is how long an expiry is waited for: a backend may be late by a
 	// second or two, and the machine be busy.
-	patience = 15 * time.Second
+	patience = time.Minute
 )
 
 // Run runs the suite on claims that no one else uses, which may be one for all
@@ -146,10 +146,16 @@ func doneWithoutClaim(t *testing.T, c dedup.Claims) {
 }
 
 func claimExpires(t *testing.T, c dedup.Claims) {
+	begun := time.Now()
 	if _, err := c.Claim(t.Context(), "ingest:expires:k", "ev_1", time.Second); err != nil {
 		t.Fatal(err)
 	}
-	want(t, claim(t, c, "ingest:expires:k", "ev_2"), "ev_1", false, false)
+	got := claim(t, c, "ingest:expires:k", "ev_2")
+	if got.Owner == "ev_2" && time.Since(begun) >= time.Second {
+		want(t, got, "ev_2", false, true) // it took that long to ask
+		return
+	}
+	want(t, got, "ev_1", false, false)
 	awaitFree(t, c, "ingest:expires:k", "ev_2")
 }
 

@@ -48,8 +48,11 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// URL returns what [dedup.OpenRedis] takes.
-func (s *Server) URL() string { return "unix://" + s.socket() }
+// URL returns what [dedup.OpenRedis] takes. Its time limits are such that a slow
+// disk makes no command fail that the server has carried out.
+func (s *Server) URL() string {
+	return "unix://" + s.socket() + "?dial_timeout=60s&read_timeout=60s&write_timeout=60s"
+}
 
 // Client returns a client that is closed when the test ends.
 func (s *Server) Client() *redis.Client {

@@ -135,17 +135,20 @@ func TestTimeout(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			w := newWebhook(t, c, &posthornv1.Webhook{Url: tt.url})
+			begun := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			r := newWebhook(t, c, &posthornv1.Webhook{Url: tt.url}).Send(ctx, newMessage(`{}`))
+			r := w.Send(ctx, newMessage(`{}`))
 			if r.Verdict != destination.NoAnswer || r.ErrorClass != destination.ClassTimeout {
 				t.Errorf("result is %+v, want a timeout", r)
 			}
 			if !errors.Is(r.Err, context.DeadlineExceeded) {
 				t.Errorf("error is %v, want one of a deadline", r.Err)
 			}
-			if r.Latency < 25*time.Millisecond || r.Latency > 20*time.Second { // the clock of the context starts a little earlier
-				t.Errorf("latency is %s, want about the timeout of 50ms", r.Latency)
+			// The clock of the context starts earlier, and how much is the machine's affair.
+			if most := time.Since(begun); r.Latency <= 0 || r.Latency > most {
+				t.Errorf("latency is %s, want some of the %s that it took", r.Latency, most)
 			}
 		})
 	}
@@ -158,7 +161,8 @@ func TestBodyThatNeverEndsIsAnAnswerAllTheSame(t *testing.T) {
 		_, _ = io.WriteString(rw, "thanks")
 		rw.(http.Flusher).Flush()
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	// All of it is waited for; it must be enough for the answer to come.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	r := newWebhook(t, newClient(t, Config{}), &posthornv1.Webhook{Url: srv.URL}).Send(ctx, newMessage(`{}`))
 	if r.Verdict != destination.Accepted || r.Status != 200 || string(r.Response) != "thanks" {
