@@ -145,9 +145,13 @@ func TestAClusterOutlivesADispatcherAndAServer(t *testing.T) {
 			continue
 		}
 		twice++
-		if d := killed.Sub(at).Abs(); d > 2*time.Second && stopped.Sub(at).Abs() > 10*time.Second {
+		if d := killed.Sub(at).Abs(); d > 10*time.Second && stopped.Sub(at).Abs() > 10*time.Second {
 			t.Errorf("%s was delivered twice, first at %s, far from what died", r.id, at)
 		}
+	}
+	// A process has 128 slots, and one dies; what a server's end leaves open is less.
+	if twice > 2*128 {
+		t.Errorf("%d of %d were delivered twice, want no more than what was in flight", twice, len(acked))
 	}
 	t.Logf("%d events answered, %d delivered twice", len(acked), twice)
 }

@@ -97,17 +97,21 @@ func TestKillMinusNineLosesNothing(t *testing.T) {
 			continue
 		}
 		duplicates++
-		// Its first delivery must have been under way when some process died: a
-		// second is more than an attempt and its settling take here.
+		// Its first delivery must have been under way when some process died; on a
+		// busy machine its settling may lag.
 		near := false
 		for _, k := range kills {
-			if d := k.Sub(at); d > -time.Second && d < time.Second {
+			if k.Sub(at).Abs() < 10*time.Second {
 				near = true
 			}
 		}
 		if !near {
 			t.Errorf("%s was delivered twice, first at %s, far from any kill", r.id, at)
 		}
+	}
+	// A process has 128 slots; those attempts that take long are beside them.
+	if most := len(kills) * 2 * 128; duplicates > most {
+		t.Errorf("%d of %d were delivered twice, want no more than the %d that were in flight", duplicates, len(acked), most)
 	}
 	t.Logf("%d events answered over %d kills, %d delivered twice", len(acked), len(kills), duplicates)
 }
@@ -131,9 +135,9 @@ func TestSIGTERMDrains(t *testing.T) {
 		<-entered
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- p.stop(30 * time.Second) }()
+	go func() { ended <- p.ends(30 * time.Second) }()
 	// The signal is on its way; the attempts end only after it arrived.
-	if !poll(10*time.Second, func() bool { _, _, err := p.call("GET", "/", ""); return err != nil }) {
+	if !poll(20*time.Second, func() bool { _, _, err := p.call("GET", "/", ""); return err != nil }) {
 		t.Error("the gateway still answers after SIGTERM")
 	}
 	close(leave)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -206,16 +207,26 @@ func (p *platform) kill() {
 // stop sends SIGTERM and returns how the process ended.
 func (p *platform) stop(most time.Duration) error {
 	p.t.Helper()
+	err := p.ends(most)
+	if errors.Is(err, errRuns) {
+		p.t.Fatalf("%v; log:\n%s", err, tail(p.stderr.String()))
+	}
+	return err
+}
+
+var errRuns = errors.New("posthorn goes on")
+
+// ends is [platform.stop] for goroutines other than the test's.
+func (p *platform) ends(most time.Duration) error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		p.t.Fatal(err)
+		return fmt.Errorf("%w: %w", errRuns, err)
 	}
 	select {
 	case err := <-p.exited:
 		p.cmd = nil
 		return err
 	case <-time.After(most):
-		p.t.Fatalf("posthorn did not stop within %s of SIGTERM; log:\n%s", most, tail(p.stderr.String()))
-		return nil
+		return fmt.Errorf("%w for %s after SIGTERM", errRuns, most)
 	}
 }
 

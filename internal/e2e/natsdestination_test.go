@@ -20,12 +20,12 @@ func TestEventsAreDeliveredToANATSStream(t *testing.T) {
 	p.start()
 	p.ready()
 	foreign := jstest.Start(t, t.TempDir())
-	nc, err := nats.Connect(foreign.URL())
+	nc, err := nats.Connect(foreign.URL(), nats.Timeout(30*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(30*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func TestAPolicyGuardsASource(t *testing.T) {
 	if status, out := send(good, "good-token", "hush-e2e-value"); status != http.StatusForbidden || !strings.Contains(out, "no JWT section") {
 		t.Errorf("without an authorization: %d %s, want 403", status, out)
 	}
-	p.must("PUT", "/api/v1/authorizations/default", `{"oauth":{"url":"`+callout.URL+`"},"jwt":{"issuer":"`+provider.Issuer()+`"}}`)
+	p.must("PUT", "/api/v1/authorizations/default", `{"oauth":{"url":"`+callout.URL+`","timeout":"10s"},"jwt":{"issuer":"`+provider.Issuer()+`"}}`)
 
 	tests := []struct {
 		name, token, access, key string
@@ -127,7 +127,7 @@ func TestAPolicyGuardsASource(t *testing.T) {
 func TestASourcesRateHolds(t *testing.T) {
 	t.Parallel()
 	p := serve(t)
-	p.must("PUT", "/api/v1/sources/slow", `{"kind":"GENERIC","type":"a.b","ratePerClient":0.5}`)
+	p.must("PUT", "/api/v1/sources/slow", `{"kind":"GENERIC","type":"a.b","ratePerClient":0.01}`)
 	codes := map[int]int{}
 	for range 10 {
 		status, _, err := p.call("POST", "/events/slow", `{}`)

@@ -41,8 +41,13 @@ type Server struct {
 	tls  bool
 }
 
-// tlsTimeout bounds the handshake of a client, in seconds.
-const tlsTimeout = 5
+const (
+	// tlsTimeout bounds the handshake of a client, in seconds.
+	tlsTimeout = 5
+	// connectTimeout bounds a connection of this process to its own server. That one
+	// is there: what takes long is the machine, and it passes.
+	connectTimeout = 30 * time.Second
+)
 
 // Start starts a server and waits until clients can connect.
 func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
@@ -175,7 +180,7 @@ func (s *Server) URL() string {
 // loopback, where the server listens, is faster than the server's in-process
 // pipe, which has no buffer; but not if it would be encrypted.
 func (s *Server) Connect(name string, opts ...nats.Option) (*nats.Conn, error) {
-	opts = append([]nats.Option{nats.Name(name)}, opts...)
+	opts = append([]nats.Option{nats.Name(name), nats.Timeout(connectTimeout)}, opts...)
 	url := s.URL()
 	if url == "" || s.tls {
 		url = ""

@@ -77,7 +77,7 @@ func TestStartSaysWhatIsInTheWay(t *testing.T) {
 // An error must not leave the directory locked.
 func TestADirectoryIsFreeAfterAFailedStart(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := net.Listen("tcp", jstest.Addr(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,13 +82,13 @@ func knows(t testing.TB, d *identity.Directory, token string) bool {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline, tick := time.After(5*time.Second), time.NewTicker(2*time.Millisecond)
+	deadline, tick := time.After(30*time.Second), time.NewTicker(2*time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }

@@ -17,11 +17,11 @@ import (
 )
 
 func callout(url string) string {
-	return `{"oauth":{"url":"` + url + `","timeout":"30s","cache":"60s"}}`
+	return `{"oauth":{"url":"` + url + `","timeout":"10s","cache":"60s"}}`
 }
 
 func introspection(url string) string {
-	return `{"oauth":{"url":"` + url + `","mode":"INTROSPECTION","clientId":"me:too","clientSecret":"hush/secret","timeout":"30s","cache":"60s"}}`
+	return `{"oauth":{"url":"` + url + `","mode":"INTROSPECTION","clientId":"me:too","clientSecret":"hush/secret","timeout":"10s","cache":"60s"}}`
 }
 
 // status answers with what credential asks for: "401" with 401, all else with 200.
@@ -260,7 +260,8 @@ func TestTheBreakerOpensAndCloses(t *testing.T) {
 		}
 		return f
 	}
-	refused(t, fails(time.Hour), request("", "Token: good"), errs.Denied, "left alone")
+	open := fails(time.Hour)
+	refused(t, open, request("", "Token: good"), errs.Denied, "left alone")
 	if n := s.asked.Load(); n != 3 {
 		t.Errorf("asked %d times, want 3", n)
 	}
@@ -276,6 +277,7 @@ func TestTheBreakerOpensAndCloses(t *testing.T) {
 		}
 		<-time.After(5 * time.Millisecond)
 	}
+	refused(t, open, request("", "Token: good"), errs.Denied, "left alone")
 }
 
 func TestWithoutAnURLEverythingIsRefused(t *testing.T) {

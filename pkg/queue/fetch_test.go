@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -28,16 +29,33 @@ func TestAFetchTakesWhatThereIsAndNoMoreThanItAskedFor(t *testing.T) {
 	ensured(t, js)
 	q := open(t, js, laneDefaults)
 	enqueue(t, q, 0, 5)
-	for _, want := range []int{3, 2, 0} {
+	all := 0
+	fetch := func() {
+		t.Helper()
+		began := time.Now()
 		got, err := q.Fetch(t.Context(), laneDefaults.Lane, 3, 0)
-		if err != nil || len(got) != want {
-			t.Fatalf("got %d leases and error %v, want %d", len(got), err, want)
+		if err != nil || len(got) > 3 {
+			t.Fatalf("got %d leases and error %v, want 3 at most", len(got), err)
+		}
+		// What comes late, on a busy machine, is the next one's.
+		if took, want := time.Since(began), min(3, 5-all); len(got) != want && took < fetchRest {
+			t.Errorf("got %d leases in %s, want %d", len(got), took, want)
 		}
 		for _, l := range got {
 			if err := l.Done(); err != nil {
 				t.Fatal(err)
 			}
 		}
+		all += len(got)
+	}
+	eventually(t, "all are fetched", func() error {
+		if fetch(); all < 5 {
+			return fmt.Errorf("%d of 5", all)
+		}
+		return nil
+	})
+	if fetch(); all != 5 {
+		t.Errorf("got %d leases, want 5", all)
 	}
 	eventually(t, "all are settled", messages(q, 0))
 }

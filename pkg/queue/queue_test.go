@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -447,11 +446,11 @@ func TestALaneGoesOnAfterTheServerRestarts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	log := slog.New(slog.DiscardHandler)
-	srv, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: "127.0.0.1:0"}, log)
+	addr := jstest.Addr(t) // one that it gets again
+	srv, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: addr}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := strings.TrimPrefix(srv.URL(), "nats://")
 	js := jstest.Connect(t, srv)
 	if _, err := topology.Ensure(t.Context(), js, topology.Config{}); err != nil {
 		t.Fatal(err)

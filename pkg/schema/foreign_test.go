@@ -58,6 +58,13 @@ func newForeign(t *testing.T, address string, cfg schema.ForeignConfig) *schema.
 	if cfg.Hosts == nil {
 		cfg.Hosts = map[string]schema.Host{"shop.example": {URL: address, Token: "s3cret"}}
 	}
+	// A server that answers late is not one that is gone.
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	if cfg.Wait == 0 {
+		cfg.Wait = 30 * time.Second
+	}
 	f, err := schema.NewForeign(http.DefaultClient, slog.New(slog.DiscardHandler), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -70,8 +70,9 @@ type Store struct {
 
 	// room says that retention runs in this process and may free something;
 	// pressed wakes it.
-	room    atomic.Bool
-	pressed chan struct{}
+	room     atomic.Bool
+	pressed  chan struct{}
+	patience time.Duration // how long a publisher waits for retention at most
 }
 
 // New returns a Store over one connection. The assets must be there.
@@ -84,7 +85,7 @@ func New(nc *nats.Conn, barrier Barrier, log *slog.Logger, m *Metrics, cfg Confi
 	return &Store{
 		nc: nc, pub: pub, js: pub.JetStream(), barrier: barrier,
 		cache: newCache(cfg.CacheBytes), log: log, cfg: cfg, metrics: m.orNone(),
-		pressed: make(chan struct{}, 1),
+		pressed: make(chan struct{}, 1), patience: patience,
 	}, nil
 }
 
@@ -187,15 +188,15 @@ func (s *Store) wait(ctx context.Context, put *stream.Pending) (*jetstream.PubAc
 	if err == nil || errs.KindOf(err) != errs.Full {
 		return ack, err
 	}
-	for deadline := time.Now().Add(patience); errs.KindOf(err) == errs.Full && s.makesRoom(ctx, deadline); {
+	for deadline := time.Now().Add(s.patience); errs.KindOf(err) == errs.Full && s.makesRoom(ctx, deadline); {
 		put.Again()
 		ack, err = put.Wait(ctx)
 	}
 	return ack, err
 }
 
-// patience is how long a publisher waits for retention at most, roomWait how
-// long between two tries.
+// patience is how long a publisher waits for retention by itself, roomWait how long
+// between two tries.
 const (
 	patience = 5 * time.Second
 	roomWait = 20 * time.Millisecond
@@ -351,7 +352,7 @@ func (s *Store) queueBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error
 		return ack.Sequence, nil
 	}
 	begun := time.Now()
-	deadline, full := begun.Add(stream.RetryFor), begun.Add(patience)
+	deadline, full := begun.Add(stream.RetryFor), begun.Add(s.patience)
 	for {
 		ack, err := jetstreamext.PublishMsgBatch(ctx, s.js, msgs)
 		switch {
@@ -430,7 +431,7 @@ func (s *Store) putPayload(ctx context.Context, ev *event.Event) error {
 		return s.failed("open payloads for", ev.ID, err)
 	}
 	_, err = obs.PutBytes(ctx, ev.ID, ev.Data)
-	for deadline := time.Now().Add(patience); stream.IsFull(err) && s.makesRoom(ctx, deadline); {
+	for deadline := time.Now().Add(s.patience); stream.IsFull(err) && s.makesRoom(ctx, deadline); {
 		_, err = obs.PutBytes(ctx, ev.ID, ev.Data)
 	}
 	if err != nil {

@@ -3,6 +3,9 @@ package broker_test
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/posthornhq/posthorn/jetstream/topology"
@@ -121,13 +124,18 @@ func TestTheRouterGoesBackAfterAnUncleanStop(t *testing.T) {
 		}
 		return cp
 	}
-	keep := func(cp *broker.Checkpoint) {
+	keep := func(cp *broker.Checkpoint, want string) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // so that it writes once
-		if err := cp.Keep(ctx, r.js, disk{}, slog.New(slog.DiscardHandler)); err != nil {
-			t.Fatal(err)
-		}
+		// A write that takes too long leaves the checkpoint before.
+		eventually(t, "the checkpoint is "+want, func() bool {
+			if err := cp.Keep(ctx, r.js, disk{}, slog.New(slog.DiscardHandler)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(filepath.Join(dir, "router.checkpoint"))
+			return err == nil && strings.TrimSpace(string(got)) == want
+		})
 	}
 	cp := open(false)
 	stop := r.route()
@@ -135,7 +143,7 @@ func TestTheRouterGoesBackAfterAnUncleanStop(t *testing.T) {
 		r.accept(good())
 	}
 	r.routed(5)
-	keep(cp)
+	keep(cp, "5")
 	for range 3 {
 		r.accept(good())
 	}
@@ -153,7 +161,7 @@ func TestTheRouterGoesBackAfterAnUncleanStop(t *testing.T) {
 		t.Errorf("%d deliveries are queued, want 8", n)
 	}
 	stop()
-	keep(cp)
+	keep(cp, "8")
 	if err := cp.Close(); err != nil {
 		t.Fatal(err)
 	}

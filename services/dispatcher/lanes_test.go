@@ -423,7 +423,7 @@ func TestWhatAnOrderedSubscriptionDoesWithWhatCannotSucceed(t *testing.T) {
 			r.run(p)
 			if tt.blocks {
 				// More often than any policy allows.
-				r.attempts(p, bad, 13)
+				r.attempts(p, bad, 5)
 				if n := r.delivered(p, good.ID, "ordered"); n != 0 {
 					t.Error("the next one passed")
 				}

@@ -123,7 +123,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	s := jstest.Start(t, t.TempDir())
 	m := &model{
 		t: t, url: s.URL(), rng: rand.New(rand.NewPCG(seed, 7)), begun: time.Now(), js: jstest.Connect(t, s),
-		journal: newJournal(), policies: map[string]map[string]any{}, retries: map[string][]allowed{},
+		journal: newJournal(meterStalls(t)), policies: map[string]map[string]any{}, retries: map[string][]allowed{},
 	}
 	if _, err := topology.Ensure(t.Context(), m.js, topology.Config{}); err != nil {
 		t.Fatal(err)

@@ -31,6 +31,8 @@ type journalKey struct{ event, subscription string }
 // A journal keeps what was sent, and complains of what must not be.
 type journal struct {
 	begun time.Time
+	// A stall of the machine is nobody's fault: a grace is longer by the worst.
+	stalled *stalls
 
 	mu       sync.Mutex
 	sends    []*sent
@@ -47,9 +49,9 @@ type complaint struct {
 	text string
 }
 
-func newJournal() *journal {
+func newJournal(stalled *stalls) *journal {
 	return &journal{
-		begun: time.Now(), of: map[journalKey][]*sent{}, open: map[string]map[*sent]bool{}, doneAt: map[journalKey]time.Time{},
+		begun: time.Now(), stalled: stalled, of: map[journalKey][]*sent{}, open: map[string]map[*sent]bool{}, doneAt: map[journalKey]time.Time{},
 		pausedAt: map[string]time.Time{}, ordered: map[string]bool{},
 	}
 }
@@ -77,7 +79,7 @@ func (j *journal) begin(n *node, d *event.Delivery) *sent {
 			complain("sent while %s is on its way, which is before or after it in order", other.key.event)
 		}
 	}
-	if at, ok := j.pausedAt[d.Subscription]; ok && s.begin.Sub(at) > pauseGrace {
+	if at, ok := j.pausedAt[d.Subscription]; ok && s.begin.Sub(at) > pauseGrace+j.stalled.worst() {
 		complain("sent %v after everybody knew that the subscription is paused", s.begin.Sub(at))
 	}
 	j.sends = append(j.sends, s)
@@ -125,7 +127,7 @@ func (j *journal) resumed(sub string) {
 // cutShort reports whether a dispatcher was killed with an attempt on its way, or
 // in the time that settling it may take.
 func (s *sent) cutShort() bool {
-	return s.node.dead.Load() && (s.end.IsZero() || s.node.died.Sub(s.end) < 5*time.Second)
+	return s.node.dead.Load() && (s.end.IsZero() || s.node.died.Sub(s.end) < 5*time.Second+s.node.journal.stalled.worst())
 }
 
 // trace tells what became of a delivery.
@@ -231,8 +233,8 @@ func (m *model) verify() {
 		}
 	}
 	for _, f := range m.followers {
-		if len(f.site.strays) > 0 {
-			wrong = append(wrong, complaint{journalKey{subscription: f.name}, fmt.Sprintf("got what was meant for others: %v", f.site.strays)})
+		if strays := f.site.others(); len(strays) > 0 {
+			wrong = append(wrong, complaint{journalKey{subscription: f.name}, fmt.Sprintf("got what was meant for others: %v", strays)})
 		}
 		if f.ordered {
 			m.inOrder(f, published, complain)
@@ -273,7 +275,17 @@ func (j *journal) complaints() []complaint {
 func (j *journal) tries(key journalKey) []*sent {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.of[key]
+	return cloned(j.of[key])
+}
+
+// cloned returns requests as they are now: those on their way go on.
+func cloned(all []*sent) []*sent {
+	out := make([]*sent, len(all))
+	for i, s := range all {
+		now := *s
+		out[i] = &now
+	}
+	return out
 }
 
 // fate checks what became of a delivery that was due.
@@ -337,7 +349,7 @@ func (m *model) leastTries(from, to time.Time) int {
 	least := math.MaxInt
 	for _, history := range m.retries {
 		for i, a := range history {
-			const late = 2 * time.Second // until everybody knows
+			late := 2*time.Second + m.journal.stalled.worst() // until everybody knows
 			over := i+1 < len(history) && history[i+1].from.Add(late).Before(from)
 			if !over && a.from.Before(to) {
 				least = min(least, a.retries+1)
@@ -350,7 +362,7 @@ func (m *model) leastTries(from, to time.Time) int {
 // inOrder checks that first deliveries came in the order of acceptance.
 func (m *model) inOrder(f *follower, published map[string]*publication, complain func(*publication, string, string, ...any)) {
 	m.journal.mu.Lock()
-	sends := slices.Clone(m.journal.sends)
+	sends := cloned(m.journal.sends)
 	m.journal.mu.Unlock()
 	last, seen := -1, map[string]bool{}
 	for _, s := range sends {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,11 +119,11 @@ func (m *model) newBase() *base {
 			m.t.Fatal(err)
 		}
 	}
-	nc, err := nats.Connect(m.url)
+	nc, err := nats.Connect(m.url, nats.Timeout(30*time.Second))
 	must(err)
 	m.t.Cleanup(nc.Close)
 	b := &base{nc: nc}
-	b.js, err = jetstream.New(nc)
+	b.js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(30*time.Second))
 	must(err)
 	b.store, err = store.New(nc, (*commit.Barrier)(nil), discard(), nil, store.Config{})
 	must(err)
@@ -374,6 +375,13 @@ func newSite(t *testing.T, name string) *site {
 	}))
 	t.Cleanup(s.Close)
 	return s
+}
+
+// others returns the requests that were meant for somebody else.
+func (s *site) others() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.strays)
 }
 
 func (s *site) set(b behaviour) {

@@ -99,7 +99,7 @@ type parts struct {
 
 func (r *rig) parts() *parts {
 	r.t.Helper()
-	nc, err := nats.Connect(r.server.URL())
+	nc, err := nats.Connect(r.server.URL(), nats.Timeout(30*time.Second))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func (r *rig) parts() *parts {
 	must(err)
 	p.letters, err = deadletter.New(nc)
 	must(err)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(30*time.Second))
 	must(err)
 	p.claims = dedup.NewKV(js)
 	kv, err := js.KeyValue(r.t.Context(), topology.BucketLanes)
@@ -145,7 +145,7 @@ func (r *rig) parts() *parts {
 func (r *rig) run(p *parts) (stop func()) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.t.Context())
-	js, err := jetstream.New(p.nc)
+	js, err := jetstream.New(p.nc, jetstream.WithDefaultTimeout(30*time.Second))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func TestADeliveryThatWasMovedOnItsLastTryIsNoDeadLetter(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	js, err := jetstream.New(p.nc)
+	js, err := jetstream.New(p.nc, jetstream.WithDefaultTimeout(30*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/posthornhq/posthorn/jetstream/jstest"
 	"github.com/posthornhq/posthorn/pkg/client"
 	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -76,12 +76,7 @@ func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
 	var out []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // only now, so that no two are the same
-		out = append(out, l.Addr().String())
+		out = append(out, jstest.Addr(t))
 	}
 	return out
 }

@@ -236,7 +236,7 @@ func TestConnectionsAreSharedAndClosedWhenIdle(t *testing.T) {
 	t.Parallel()
 	s := rabbittest.Shared(t)
 	s.Queue("idle", "idle", "#")
-	pool := newPool(t, Config{IdleTimeout: 200 * time.Millisecond})
+	pool := newPool(t, Config{IdleTimeout: 2 * time.Second})
 	a, b := open(t, pool, spec(s, "idle")), open(t, pool, spec(s, "idle"))
 	for _, d := range []*AMQP{a, b} {
 		if r := send(t, d, message("1", "a.b")); r.Verdict != destination.Accepted {

@@ -27,7 +27,7 @@ const (
 // conforming returns what makes destinations, with or without JetStream.
 func conforming(log io.Writer, js bool) (at func(t *testing.T, url string) destination.Destination) {
 	return func(t *testing.T, url string) destination.Destination {
-		c := NewClient(netguard.New(loopback), slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Config{ReconnectWait: 50 * time.Millisecond})
+		c := NewClient(netguard.New(loopback), slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Config{ReconnectWait: 50 * time.Millisecond, ConnectTimeout: 30 * time.Second})
 		t.Cleanup(c.Close)
 		password := hushPassword
 		return newSubject(t, c, &posthornv1.Nats{
@@ -57,11 +57,11 @@ func suite(log *logs, js bool) destinationtest.Suite {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := serve(t, server.Options{TLS: true, TLSTimeout: 5, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}})
+			s := serve(t, server.Options{TLS: true, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}})
 			return at(t, strings.Replace(s.ClientURL(), "nats://", "tls://", 1))
 		},
 		Blocked: func(t *testing.T) destination.Destination {
-			c := NewClient(netguard.New(nil), slog.New(slog.NewTextHandler(log, nil)), Config{})
+			c := NewClient(netguard.New(nil), slog.New(slog.NewTextHandler(log, nil)), Config{ConnectTimeout: 30 * time.Second})
 			t.Cleanup(c.Close)
 			return newSubject(t, c, &posthornv1.Nats{Url: serve(t, server.Options{}).ClientURL(), Subject: "orders", Headers: map[string]string{"X-Key": hushHeader}})
 		},
@@ -105,7 +105,7 @@ func TestJetStreamConforms(t *testing.T) {
 	stream := func(messages int64, size int32) destinationtest.Make {
 		return func(t *testing.T) destination.Destination {
 			srv := serve(t, server.Options{JetStream: true})
-			js, err := jetstream.New(connect(t, srv))
+			js, err := jetstream.New(connect(t, srv), jetstream.WithDefaultTimeout(30*time.Second))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
+	"github.com/posthornhq/posthorn/jetstream/jstest"
 	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/netguard"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -114,7 +116,7 @@ func TestMessagesAreCloudEvents(t *testing.T) {
 func TestAStreamKnowsARepeat(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, server.Options{JetStream: true})
-	js, err := jetstream.New(connect(t, srv))
+	js, err := jetstream.New(connect(t, srv), jetstream.WithDefaultTimeout(30*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,11 +321,11 @@ func until(t *testing.T, what string, ok func() bool) {
 
 func TestAServerThatComesBackIsConnectedToAgain(t *testing.T) {
 	t.Parallel()
-	srv := serve(t, server.Options{})
-	port := srv.Addr().String()[strings.LastIndex(srv.Addr().String(), ":")+1:]
+	addr := netip.MustParseAddrPort(jstest.Addr(t)) // one that it gets again
+	srv := serve(t, server.Options{Port: int(addr.Port())})
 	url := srv.ClientURL()
 	log := &logs{}
-	c := NewClient(netguard.New(loopback), slog.New(slog.NewTextHandler(log, nil)), Config{ReconnectWait: 20 * time.Millisecond})
+	c := NewClient(netguard.New(loopback), slog.New(slog.NewTextHandler(log, nil)), Config{ReconnectWait: 20 * time.Millisecond, ConnectTimeout: 30 * time.Second})
 	t.Cleanup(c.Close)
 	d := newSubject(t, c, &posthornv1.Nats{Url: url, Subject: "a"})
 	if r := send(t, d, newMessage()); r.Verdict != destination.Accepted {
@@ -339,11 +341,7 @@ func TestAServerThatComesBackIsConnectedToAgain(t *testing.T) {
 		}
 		return r.ErrorClass == destination.ClassConnect
 	})
-	var number int
-	if _, err := fmt.Sscan(port, &number); err != nil {
-		t.Fatal(err)
-	}
-	again := serve(t, server.Options{Port: number})
+	again := serve(t, server.Options{Port: int(addr.Port())})
 	seen := listen(t, connect(t, again), "a")
 	until(t, "it is delivered again", func() bool { return send(t, d, newMessage()).Verdict == destination.Accepted })
 	// What failed in between does not come out of some buffer now.

@@ -29,6 +29,7 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 func serve(t *testing.T, opts server.Options) *server.Server {
 	t.Helper()
 	opts.Host, opts.NoSigs, opts.NoLog = "127.0.0.1", true, true
+	opts.AuthTimeout, opts.TLSTimeout = 30, 30 // seconds: nobody here is turned away for being slow
 	if opts.Port == 0 {
 		opts.Port = server.RANDOM_PORT
 	}
@@ -50,7 +51,7 @@ func serve(t *testing.T, opts server.Options) *server.Server {
 // connect is a subscriber's connection.
 func connect(t *testing.T, s *server.Server, opts ...gonats.Option) *gonats.Conn {
 	t.Helper()
-	nc, err := gonats.Connect(s.ClientURL(), opts...)
+	nc, err := gonats.Connect(s.ClientURL(), append([]gonats.Option{gonats.Timeout(30 * time.Second)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +103,9 @@ func (l *logs) String() string {
 
 func newClient(t *testing.T, cfg Config) *Client {
 	t.Helper()
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 30 * time.Second
+	}
 	c := NewClient(netguard.New(loopback), slog.New(slog.DiscardHandler), cfg)
 	t.Cleanup(c.Close)
 	return c

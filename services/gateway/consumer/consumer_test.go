@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -93,6 +94,12 @@ func (f *fakeRejecter) Reject(_ context.Context, r *event.Rejection) error {
 	defer f.mu.Unlock()
 	f.rejected = append(f.rejected, *r)
 	return nil
+}
+
+func (f *fakeRejecter) all() []event.Rejection {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.rejected)
 }
 
 // rig is Consumers that run, and what stands around them.
@@ -301,7 +308,7 @@ func TestPoisonIsDeadLetteredAndRecorded(t *testing.T) {
 		t.Errorf("dead letters are %v", dead)
 	}
 	reasons := map[string]int{}
-	for _, rej := range r.rejecter.rejected {
+	for _, rej := range r.rejecter.all() {
 		reasons[rej.Reason] = rej.Status
 		if rej.Source != "poisoned" || rej.RemoteAddr != s.Addr() {
 			t.Errorf("rejection is %+v", rej)
