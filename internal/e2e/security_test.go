@@ -140,3 +140,39 @@ func TestASourcesRateHolds(t *testing.T) {
 		t.Errorf("answered %v, want one or two accepted and the rest 429", codes)
 	}
 }
+
+// The platform's own events cannot be forged by whoever may publish, and what is
+// refused is listed, by whichever entrance it came.
+func TestWhatIsRefusedAtAnyEntranceIsListed(t *testing.T) {
+	t.Parallel()
+	p := serve(t)
+	p.must("PUT", "/api/v1/sources/generic", `{"kind":"GENERIC","type":"a"}`)
+	p.must("PUT", "/api/v1/sources/clouds", `{"kind":"CLOUDEVENTS"}`)
+	const forged = `{"specversion":"1.0","id":"1","source":"posthorn","type":"posthorn.subscription.disabled","data":{}}`
+	for _, one := range []struct{ path, contentType, body string }{
+		{"/api/v1/events", "application/json", `{"type":"","data":1}`},
+		{"/api/v1/events", "application/json", `{"type":"posthorn.subscription.disabled","subject":"orders","data":{}}`},
+		{"/api/v1/events", "application/json", `{"type":"order._version","data":{}}`},
+		{"/events/generic/posthorn.subscription.disabled", "application/json", `{}`},
+		{"/events/clouds", "application/cloudevents+json", forged},
+	} {
+		status, out, err := p.call("POST", one.path, one.body, "Content-Type", one.contentType)
+		if err != nil || status != 400 {
+			t.Errorf("POST %s %s: got %d %s and error %v, want 400", one.path, one.body, status, out, err)
+		}
+	}
+	p.must("POST", "/api/v1/events:batch", `{"events":[{"type":"posthorn.deadletter.created","data":{}}]}`)
+	var list struct {
+		Items []struct{ Reason, Type string }
+	}
+	if err := json.Unmarshal([]byte(p.must("GET", "/api/v1/rejections", "")), &list); err != nil {
+		t.Fatal(err)
+	}
+	reasons := map[string]int{}
+	for _, item := range list.Items {
+		reasons[item.Reason]++
+	}
+	if reasons["reserved"] != 5 || reasons["malformed"] != 1 {
+		t.Errorf("listed are %+v, want one rejection that is malformed and five of reserved types", list.Items)
+	}
+}

@@ -106,9 +106,7 @@ type eventServer struct {
 }
 
 func (s eventServer) PublishEvent(ctx context.Context, req *posthornv1.PublishEventRequest) (*posthornv1.PublishEventResponse, error) {
-	if req.GetType() == "" {
-		return nil, s.status(ctx, errs.Field("type", "is required"))
-	}
+	// What is wrong with it is the broker's to say, who also records the refusal.
 	res, err := s.deps.Broker.SendOutgoingEvent(ctx, &posthornv1.SendOutgoingEventRequest{
 		Event: outgoing(ctx, req), IdempotencyKey: req.GetIdempotencyKey(),
 	})

@@ -300,6 +300,9 @@ func (b *fakeBroker) SendOutgoingEvent(_ context.Context, req *posthornv1.SendOu
 	if b.err != nil {
 		return nil, b.err
 	}
+	if req.GetEvent().GetType() == "" {
+		return nil, wire.Status(errs.Field("type", "is required"))
+	}
 	return &posthornv1.SendOutgoingEventResponse{Receipt: &posthornv1.Receipt{
 		Id: b.accept(req.GetEvent(), req.GetIdempotencyKey()), Duplicate: req.GetIdempotencyKey() == "again",
 	}}, nil
