@@ -65,3 +65,20 @@ func TestEventsAreDeliveredToANATSStream(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Who sends is a process that did not start the server that all work with.
+func TestADispatcherElsewhereKnowsThePlatformsOwnSubjects(t *testing.T) {
+	t.Parallel()
+	r := newRoles(t)
+	gw := r.run("gateway,api,registry,broker")
+	r.run("dispatcher")
+	gw.must("PUT", "/api/v1/subscriptions/own", `{"types":["order.*"],"destination":{"nats":{"url":"`+r.url+`","subject":"deliveries.lane.x"}}}`)
+	if got := gw.must("POST", "/api/v1/subscriptions/own:test", `{}`); !strings.Contains(got, "belongs to the platform's own streams") {
+		t.Errorf("a test event into the platform's own streams: %s", got)
+	}
+	id := field(t, gw.must("POST", "/api/v1/events", `{"type":"order.created","data":{}}`), "id")
+	gw.untilStatus(id, "failed")
+	if got := gw.must("GET", "/api/v1/deadletters?subscription=own", ""); !strings.Contains(got, "belongs to the platform's own streams") {
+		t.Errorf("a delivery into the platform's own streams: %s", got)
+	}
+}

@@ -161,11 +161,7 @@ func (a *App) build(ctx context.Context) error {
 		accept, publish = broker.NewClient(conn), remoteBroker(conn)
 	}
 
-	own := ""
-	if a.server != nil {
-		own = nc.ConnectedServerId()
-	}
-	destinations := newOpener(cfg, own, a.log)
+	destinations := newOpener(cfg, nc, a.log)
 	a.add("destinations", destinations.run, nil)
 
 	// The Master API, here or there.

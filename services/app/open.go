@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	gonats "github.com/nats-io/nats.go"
+
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/config"
 	"github.com/posthornhq/posthorn/pkg/destination"
@@ -28,14 +30,14 @@ type opener struct {
 	transforms *transform.Runner
 }
 
-// newOpener returns an opener. own is the ID of the embedded server, if there is one.
-func newOpener(cfg *config.Config, own string, log *slog.Logger) *opener {
+// newOpener returns an opener. platform is a connection of the platform's own.
+func newOpener(cfg *config.Config, platform *gonats.Conn, log *slog.Logger) *opener {
 	guard := netguard.New(cfg.AllowNet)
 	return &opener{
 		transforms: transform.NewRunner(),
 		amqp:       amqp.NewPool(guard, log, amqp.Config{Name: "posthorn"}),
 		webhooks:   webhook.NewClient(guard, webhook.Config{MaxIdlePerHost: max(cfg.Dispatch.Concurrency, 128)}),
-		nats:       nats.NewClient(guard, log, nats.Config{OwnServer: own, OwnSubjects: ownSubjects()}),
+		nats:       nats.NewClient(guard, log, nats.Config{Platform: platform, OwnSubjects: ownSubjects()}),
 	}
 }
 

@@ -32,10 +32,10 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// ReconnectWait is the pause before a server is tried again. Default 1s.
 	ReconnectWait time.Duration
-	// OwnServer is the ID of the platform's embedded server, empty without one, and
-	// OwnSubjects what the platform's streams take there, as first tokens. Deliveries
-	// that lead to both are refused.
-	OwnServer   string
+	// Platform is the connection over which the platform itself works, nil without one,
+	// and OwnSubjects what its streams take, as first tokens. Deliveries to these
+	// subjects on that server, or in its cluster, are refused.
+	Platform    *gonats.Conn
 	OwnSubjects []string
 	// RootCAs are trusted to sign the servers' certificates. Default those of the
 	// system.

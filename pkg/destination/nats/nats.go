@@ -193,8 +193,10 @@ func (s *Subject) send(ctx context.Context, m *destination.Message) destination.
 	if err != nil {
 		return failure(ctx, err)
 	}
-	if s.client.own(nc, subject) {
+	if own, known := s.client.own(nc, subject); own {
 		return refused(fmt.Errorf("subject %q on this server belongs to the platform's own streams", subject))
+	} else if !known {
+		return destination.Failed(destination.ClassOther, fmt.Errorf("whether subject %q belongs to the platform's own streams there is not known while the platform itself is without NATS", subject))
 	}
 	msg := s.message(m, subject)
 	if most := nc.MaxPayload(); int64(len(msg.Data)) > most {
@@ -216,12 +218,6 @@ func (s *Subject) send(ctx context.Context, m *destination.Message) destination.
 		return failure(ctx, err)
 	}
 	return destination.Result{Verdict: destination.Accepted}
-}
-
-// own reports whether a subject is one that the platform itself listens to.
-func (c *Client) own(nc *gonats.Conn, subject string) bool {
-	first, _, _ := strings.Cut(subject, ".")
-	return c.cfg.OwnServer != "" && nc.ConnectedServerId() == c.cfg.OwnServer && slices.Contains(c.cfg.OwnSubjects, first)
 }
 
 // publish sends to a stream and waits for its word, or for the server's that the

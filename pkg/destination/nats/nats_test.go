@@ -372,20 +372,54 @@ func TestNothingIsSentAfterClose(t *testing.T) {
 // Only there: everywhere else events.> is anybody's.
 func TestThePlatformsOwnStreamsAreOutOfReach(t *testing.T) {
 	t.Parallel()
+	cluster := func(name string, port int) server.Options {
+		return server.Options{Cluster: server.ClusterOpts{Name: name, Host: "127.0.0.1", Port: port}}
+	}
+	first := serve(t, cluster("nats", server.RANDOM_PORT))
+	opts := cluster("nats", server.RANDOM_PORT)
+	opts.Routes = server.RoutesFromStr("nats-route://" + first.ClusterAddr().String())
+	second := serve(t, opts)
+	namesake := serve(t, cluster("nats", server.RANDOM_PORT))
 	own, other := serve(t, server.Options{}), serve(t, server.Options{})
-	c := newClient(t, Config{OwnServer: own.ID(), OwnSubjects: []string{"events", "deliveries"}})
+	until(t, "the cluster is one", func() bool { return first.NumRoutes() > 0 && second.NumRoutes() > 0 })
+	subjects := []string{"events", "deliveries"}
+	alone := newClient(t, Config{Platform: connect(t, own), OwnSubjects: subjects})
+	member := newClient(t, Config{Platform: connect(t, first), OwnSubjects: subjects})
 	for _, tt := range []struct {
+		c       *Client
 		srv     *server.Server
 		subject string
 		want    destination.Verdict
 	}{
-		{own, "events.in.default.{type}", destination.Answered}, {own, "deliveries", destination.Answered},
-		{own, "eventsof.{type}", destination.Accepted}, {own, "a.events", destination.Accepted}, {other, "events.{type}", destination.Accepted},
+		{alone, own, "events.in.default.{type}", destination.Answered}, {alone, own, "deliveries", destination.Answered},
+		{alone, own, "eventsof.{type}", destination.Accepted}, {alone, own, "a.events", destination.Accepted},
+		{alone, other, "events.{type}", destination.Accepted}, {alone, first, "events.{type}", destination.Accepted},
+		{member, first, "events.{type}", destination.Answered}, {member, second, "events.{type}", destination.Answered},
+		{member, second, "a.events", destination.Accepted}, {member, own, "events.{type}", destination.Accepted},
+		{member, namesake, "events.{type}", destination.Accepted},
 	} {
-		r := send(t, newSubject(t, c, &posthornv1.Nats{Url: tt.srv.ClientURL(), Subject: tt.subject}), newMessage())
+		r := send(t, newSubject(t, tt.c, &posthornv1.Nats{Url: tt.srv.ClientURL(), Subject: tt.subject}), newMessage())
 		if r.Verdict != tt.want {
 			t.Errorf("%s: result is %+v, want verdict %d", tt.subject, r, tt.want)
 		}
+	}
+}
+
+// Its server may have come back under another ID, and the destination may have found
+// it before the platform did.
+func TestWhatIsThePlatformsOwnIsNotGuessed(t *testing.T) {
+	t.Parallel()
+	own, other := serve(t, server.Options{}), serve(t, server.Options{})
+	platform := connect(t, own, gonats.MaxReconnects(-1))
+	c := newClient(t, Config{Platform: platform, OwnSubjects: []string{"events"}})
+	own.Shutdown()
+	until(t, "the platform knows that its server is gone", func() bool { return !platform.IsConnected() })
+	r := send(t, newSubject(t, c, &posthornv1.Nats{Url: other.ClientURL(), Subject: "events.a"}), newMessage())
+	if r.Verdict != destination.NoAnswer {
+		t.Errorf("a subject of the platform's: result is %+v, want no answer", r)
+	}
+	if r := send(t, newSubject(t, c, &posthornv1.Nats{Url: other.ClientURL(), Subject: "a"}), newMessage()); r.Verdict != destination.Accepted {
+		t.Errorf("another subject: result is %+v, want that it is taken", r)
 	}
 }
 
