@@ -48,6 +48,7 @@ func (m *Mux) on(eventType string, fn func(context.Context, Event) error) {
 		panic(fmt.Sprintf("client: On(%q): %v", eventType, err))
 	}
 	if !strings.ContainsAny(eventType, "*#") {
+		eventType = pattern.Normal(eventType) // which the types of events are in
 		if m.exact == nil {
 			m.exact = make(map[string]func(context.Context, Event) error)
 		}

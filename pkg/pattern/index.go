@@ -118,6 +118,7 @@ func (x Index[T]) Match(typ string, dst []T) []T {
 	sep, root := byte('.'), x.dotted
 	if separator(typ) == '/' {
 		sep, root = '/', x.uri
+		typ = Normal(typ) // of an event that was stored when it was left as it came
 	}
 	if root == nil {
 		return dst

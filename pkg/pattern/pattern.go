@@ -35,8 +35,17 @@ type Pattern struct {
 }
 
 // Parse reads a pattern. What goes for types (see [ValidType]) goes for it too,
-// and wildcards must be whole words.
+// and wildcards must be whole words. URIs may be written in any of their forms. That
+// it matches no type that there can be is no error, see [Valid].
 func Parse(s string) (Pattern, error) {
+	text := s
+	if strings.HasPrefix(s, scheme) {
+		var err error
+		if s, err = normal(s); err != nil {
+			return Pattern{}, fmt.Errorf("pattern: %w", err)
+		}
+	}
+	s = Normal(s)
 	if err := validText("pattern", s); err != nil {
 		return Pattern{}, err
 	}
@@ -44,9 +53,9 @@ func Parse(s string) (Pattern, error) {
 		return Pattern{}, err
 	}
 	if s == many || s == ">" {
-		return Pattern{text: s, form: both}, nil
+		return Pattern{text: text, form: both}, nil
 	}
-	p := Pattern{text: s}
+	p := Pattern{text: text}
 	sep := separator(s)
 	if sep == '/' {
 		p.form = uri
@@ -103,6 +112,9 @@ func (p Pattern) Match(typ string) bool {
 	sep := separator(typ)
 	if p.words == nil || (sep == '/') != (p.form == uri) {
 		return false
+	}
+	if sep == '/' {
+		typ = Normal(typ) // of an event that was stored when it was left as it came
 	}
 
 	// As with file globs, only the last "#" need ever be reconsidered: whatever

@@ -83,13 +83,14 @@ func anyType(typ string) bool { return typ == "" || typ == "#" || typ == ">" }
 // SameSelector reports whether two overrides are about the same events, so that
 // nothing but their names would decide between them.
 func SameSelector(a, b *posthornv1.BackoffOverride) bool {
-	return a.GetSource() == b.GetSource() && (a.GetType() == b.GetType() || anyType(a.GetType()) && anyType(b.GetType()))
+	return a.GetSource() == b.GetSource() && (pattern.Normal(a.GetType()) == pattern.Normal(b.GetType()) || anyType(a.GetType()) && anyType(b.GetType()))
 }
 
 // rankOf says how specific a selector is; a larger rank wins: a type before a
 // source, then more words that stand for themselves, then "*" before "#".
 func rankOf(source, typ string) (rank [4]int) {
 	if !anyType(typ) {
+		typ = pattern.Normal(typ)
 		rank[0] = 2
 		for _, word := range strings.FieldsFunc(typ, func(r rune) bool { return r == '.' || r == '/' }) {
 			switch word {

@@ -4,11 +4,13 @@ import (
 	lru "container/list"
 	"sync/atomic"
 	"time"
+
+	"github.com/posthornhq/posthorn/pkg/pattern"
 )
 
 // fetchKey is what one request to another registry is about.
 type fetchKey struct {
-	uri     URI
+	uri     pattern.URI
 	version int
 }
 

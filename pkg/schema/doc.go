@@ -24,7 +24,7 @@
 // memory, against which [Registry.Validate] checks without locks and without
 // the network.
 //
-// [URI] reads the names that event types have across platforms, and [Foreign]
+// [pattern.URI] reads the names that event types have across platforms, and [Foreign]
 // asks other Posthorns for the schemas of theirs. It keeps what they answer in
 // memory alone: a process that restarts while they are gone knows nothing of them.
 package schema

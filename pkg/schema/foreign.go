@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/pattern"
 )
 
 // ForeignConfig says whose schemas are fetched, and how much of them is kept.
@@ -203,23 +204,23 @@ func (f *Foreign) Get(ctx context.Context, typ string, version int) (Record, []i
 	return a.record, slices.Clone(a.versions), a.err
 }
 
-func unreachable(u URI) error {
+func unreachable(u pattern.URI) error {
 	return errs.New(errs.Unavailable, "the schema registry of %s does not answer", u.Domain)
 }
 
 // entry returns what is kept of a type and has it fetched if need be. It reports
 // false if the type is nobody's who may be asked.
-func (f *Foreign) entry(typ string, version int) (*fetched, URI, bool) {
+func (f *Foreign) entry(typ string, version int) (*fetched, pattern.URI, bool) {
 	// Of dotted types, most there are, this is all.
 	if strings.IndexByte(typ, '/') < 0 || len(f.cfg.Hosts) == 0 && !f.cfg.Open {
-		return nil, URI{}, false
+		return nil, pattern.URI{}, false
 	}
-	u, err := ParseURI(typ)
+	u, err := pattern.ParseURI(typ)
 	if err != nil || u.Event == "*" || slices.Contains(f.cfg.Own, u.Domain) {
-		return nil, URI{}, false
+		return nil, pattern.URI{}, false
 	}
 	if _, named := f.cfg.Hosts[u.Domain]; !named && !f.cfg.Open {
-		return nil, URI{}, false
+		return nil, pattern.URI{}, false
 	} else if named {
 		u.Port = 0 // the host's address says it
 	}
@@ -250,6 +251,14 @@ func (f *Foreign) refresh(ctx context.Context, e *fetched) {
 	f.forget(ctx)
 	if err == nil && held {
 		f.keep(ctx, e, a.record.Origin, body)
+		// It may have left the cache while it was being kept, and then whoever
+		// deleted what had left found nothing yet.
+		f.mu.Lock()
+		if _, in := f.cache.entries[e.key]; !in {
+			f.cache.gone = append(f.cache.gone, e.key)
+		}
+		f.mu.Unlock()
+		f.forget(ctx)
 	}
 	// Not before: one goroutine at a time has to do with an entry.
 	f.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/posthornhq/posthorn/pkg/bucket"
+	"github.com/posthornhq/posthorn/pkg/pattern"
 )
 
 // loadTimeout bounds the reading of what is kept. Without it there is still the
@@ -113,7 +114,7 @@ func (f *Foreign) remember(ctx context.Context) {
 }
 
 func (f *Foreign) rememberOne(k *kept) error {
-	u, err := ParseURI(k.Type)
+	u, err := pattern.ParseURI(k.Type)
 	if err != nil {
 		return err
 	}

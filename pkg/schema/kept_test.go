@@ -1,10 +1,12 @@
 package schema_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +35,26 @@ func kept(t *testing.T, kv jetstream.KeyValue) int {
 		t.Fatal(err)
 	}
 	return len(keys)
+}
+
+func keeps(t *testing.T, kv jetstream.KeyValue, typ string) bool {
+	t.Helper()
+	l, err := kv.ListKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for key := range l.Keys() {
+		e, err := kv.Get(t.Context(), key)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			continue // it has just had to go
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = found || strings.Contains(string(e.Value()), strconv.Quote(typ))
+	}
+	return found
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -109,6 +131,11 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 		}
 	}
 	eventually(t, "five are kept", func() bool { return kept(t, kv) == 5 })
+	// Alone, so that it is kept last.
+	if _, _, err := f.Get(t.Context(), typ(20), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "five are kept, the newest with them", func() bool { return kept(t, kv) == 5 && keeps(t, kv, typ(20)) })
 
 	gone, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	less := newForeign(t, gone, schema.ForeignConfig{Kept: kv, MaxEntries: 2})
@@ -116,7 +143,7 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 	if n := kept(t, kv); n != 2 {
 		t.Errorf("with room for two %d are kept", n)
 	}
-	if _, _, err := less.Get(t.Context(), typ(19), 0); err != nil {
+	if _, _, err := less.Get(t.Context(), typ(20), 0); err != nil {
 		t.Errorf("the newest cannot be used: %v", err)
 	}
 	none := newForeign(t, gone, schema.ForeignConfig{Kept: kv, MaxBytes: 1})

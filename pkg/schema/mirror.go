@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/pattern"
 )
 
 // mirror is the copy of all versions in memory. Reading it takes no lock.
@@ -20,6 +21,10 @@ type mirror struct {
 	// a new version of a type replaces only what its pointer points to.
 	types atomic.Pointer[map[string]*atomic.Pointer[versions]]
 	ready atomic.Bool
+	// odd has, by their normal form, the types that were stored in another form of
+	// their URI when types were left as they came. It counts where a type has
+	// nothing in its normal form. It is replaced, never changed.
+	odd atomic.Pointer[map[string]string]
 
 	mu      sync.Mutex // of writers
 	initial map[string]*atomic.Pointer[versions]
@@ -40,6 +45,7 @@ func newMirror() *mirror {
 	m := &mirror{changed: make(chan struct{})}
 	none := map[string]*atomic.Pointer[versions]{}
 	m.types.Store(&none)
+	m.odd.Store(&map[string]string{})
 	return m
 }
 
@@ -47,6 +53,9 @@ func newMirror() *mirror {
 func (m *mirror) put(r Record) {
 	v := &version{Record: r}
 	v.compile = sync.OnceValues(r.compile)
+	if normal := pattern.Normal(r.Type); normal != r.Type {
+		m.know(normal, r.Type)
+	}
 	m.edit(r.Type, func(old versions) versions {
 		i, found := slices.BinarySearchFunc(old, r.Version, byNumber)
 		if !found {
@@ -59,6 +68,15 @@ func (m *mirror) put(r Record) {
 		next[i] = v
 		return next
 	})
+}
+
+// know says that a type was stored in another form than its normal one.
+func (m *mirror) know(normal, stored string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := maps.Clone(*m.odd.Load())
+	next[normal] = stored
+	m.odd.Store(&next)
 }
 
 // remove takes a version out, which only an operator with the NATS tools can cause.
@@ -127,13 +145,18 @@ func (m *mirror) loaded() {
 	m.changed = make(chan struct{})
 }
 
-// of returns the versions of a type, nil if it has none.
+// of returns the versions of a type in its normal form, none if it has none.
 func (m *mirror) of(typ string) versions {
-	p := (*m.types.Load())[typ]
-	if p == nil {
-		return nil
+	types := *m.types.Load()
+	if p := types[typ]; p != nil {
+		if all := *p.Load(); len(all) > 0 {
+			return all
+		}
 	}
-	return *p.Load()
+	if p := types[(*m.odd.Load())[typ]]; p != nil {
+		return *p.Load()
+	}
+	return nil
 }
 
 // get returns a version, 0 for the newest, nil if there is none.
@@ -185,7 +208,7 @@ func (r *Registry) Ready() bool { return r.mirror.ready.Load() }
 // Wait returns when this process can validate against a version of a type, 0
 // for any, or when ctx is done.
 func (r *Registry) Wait(ctx context.Context, typ string, version int) error {
-	return r.mirror.wait(ctx, typ, version)
+	return r.mirror.wait(ctx, pattern.Normal(typ), version)
 }
 
 // Validate is [Registry.ValidateContent] for JSON.
@@ -198,7 +221,7 @@ func (r *Registry) Validate(typ string, version int, data []byte) (used int, vio
 // was used. A type without schema is valid, with version 0. It takes no lock and
 // no network, except for the first event of a foreign type: see [Foreign].
 func (r *Registry) ValidateContent(typ string, version int, contentType string, data []byte) (used int, violations []event.Violation) {
-	v := r.mirror.get(typ, version)
+	v := r.mirror.get(pattern.Normal(typ), version)
 	if v == nil {
 		return r.validateForeign(typ, version, contentType, data)
 	}
@@ -216,7 +239,7 @@ func (r *Registry) ValidateContent(typ string, version int, contentType string, 
 func (r *Registry) validateForeign(typ string, version int, contentType string, data []byte) (int, []event.Violation) {
 	var s *Schema
 	// Of a type with versions of our own, the others are nobody else's.
-	if r.cfg.Foreign != nil && len(r.mirror.of(typ)) == 0 {
+	if r.cfg.Foreign != nil && len(r.mirror.of(pattern.Normal(typ))) == 0 {
 		var err error
 		if s, err = r.cfg.Foreign.Lookup(typ, version); err != nil {
 			return 0, one("", "the schema cannot be asked for: "+errs.MessageOf(err))

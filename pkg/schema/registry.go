@@ -183,7 +183,8 @@ func (u *Upload) compile(ctx context.Context) (Record, error) {
 // than the newest, with the reasons as violations whose fields are what
 // [Change.Pointer] is.
 func (r *Registry) Store(ctx context.Context, u Upload, dryRun bool) (Result, error) {
-	if err := pattern.ValidType(u.Type); err != nil {
+	var err error
+	if u.Type, err = pattern.ParseType(u.Type); err != nil {
 		return Result{}, errs.Field("type", "%v", err)
 	}
 	want, err := u.compile(ctx)
@@ -312,25 +313,41 @@ func conflict(newest Record, changes []Change) error {
 }
 
 // Get returns a version of a type's schema, 0 for the newest, and the numbers
-// of all versions. A type that has none here is asked of [Config.Foreign], and so
-// is an events:// URI. The error is of kind [errs.NotFound] if there is none.
+// of all versions. The type may be written as an events:// URI. One that has none
+// here is asked of [Config.Foreign]. The error is of kind [errs.NotFound] if there
+// is none.
 func (r *Registry) Get(ctx context.Context, typ string, version int) (Record, []int, error) {
-	if r.cfg.Foreign != nil && strings.HasPrefix(typ, scheme) {
-		return r.cfg.Foreign.Get(ctx, typ, version)
+	as, wrong := pattern.ParseType(typ)
+	if wrong != nil {
+		as = typ
+		if err := pattern.ValidType(typ); err != nil {
+			return Record{}, nil, errs.Field("type", "%v", wrong)
+		}
 	}
-	if err := pattern.ValidType(typ); err != nil {
-		return Record{}, nil, errs.Field("type", "%v", err)
-	}
-	numbers, err := r.Versions(ctx, typ)
+	numbers, err := r.Versions(ctx, as)
 	if err != nil {
 		return Record{}, nil, err
 	}
-	if len(numbers) == 0 && r.cfg.Foreign != nil {
-		return r.cfg.Foreign.Get(ctx, typ, version)
+	if as != typ && !slices.Contains(numbers, version) && (len(numbers) == 0 || version != 0) && pattern.ValidType(typ) == nil {
+		// Stored when a type was left as it came.
+		before, err := r.Versions(ctx, typ)
+		if err != nil {
+			return Record{}, nil, err
+		}
+		if version == 0 && len(before) > 0 || slices.Contains(before, version) {
+			as, numbers = typ, before
+		}
 	}
-	if len(numbers) == 0 {
-		return Record{}, nil, errs.New(errs.NotFound, "there is no schema of %s", typ)
+	switch {
+	case len(numbers) > 0:
+	case wrong != nil:
+		return Record{}, nil, errs.Field("type", "%v", wrong)
+	case r.cfg.Foreign != nil:
+		return r.cfg.Foreign.Get(ctx, typ, version) // which needs the port
+	default:
+		return Record{}, nil, errs.New(errs.NotFound, "there is no schema of %s", as)
 	}
+	typ = as
 	if version == 0 {
 		version = numbers[len(numbers)-1]
 	}
@@ -368,7 +385,7 @@ func (r *Registry) Versions(ctx context.Context, typ string) ([]int, error) {
 }
 
 // List returns the newest version of each type that begins with prefix, by
-// type, and the cursor of the next page, empty on the last. A limit of 0 means
+// type, in whatever form of an event URI the prefix is, and the cursor of the next page, empty on the last. A limit of 0 means
 // [Config.PageSize].
 func (r *Registry) List(ctx context.Context, prefix string, limit int, cursor string) ([]Record, string, error) {
 	switch {
@@ -386,8 +403,9 @@ func (r *Registry) List(ctx context.Context, prefix string, limit int, cursor st
 	if err != nil {
 		return nil, "", err
 	}
+	normal := pattern.NormalPrefix(prefix)
 	all = slices.DeleteFunc(all, func(rec Record) bool {
-		return !strings.HasPrefix(rec.Type, prefix) || cursor != "" && rec.Type <= string(after)
+		return !strings.HasPrefix(rec.Type, prefix) && !strings.HasPrefix(rec.Type, normal) || cursor != "" && rec.Type <= string(after)
 	})
 	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.Type, b.Type) })
 	if len(all) <= limit {

@@ -393,3 +393,66 @@ func TestTheLargestDefinitionCanBeStored(t *testing.T) {
 		t.Errorf("stored %d bytes, want %d", len(res.Schema.Definition), schema.MaxDefinition)
 	}
 }
+
+func TestATypeHasOneSchemaHoweverItsURIIsWritten(t *testing.T) {
+	t.Parallel()
+	kv := bucketOf(t, jstest.New(t))
+	r := newRegistry(t, kv, nil)
+	for i, typ := range []string{"events://Shop.Example:9600/_/1/placed", "shop.example/_/1/placed", "shop.example/1/placed", "events://shop.example/1/placed"} {
+		res := store(t, r, typ, v1)
+		if res.Schema.Type != "shop.example/1/placed" || res.Schema.Version != 1 || res.Created != (i == 0) {
+			t.Errorf("%s is stored as %s, version %d, created %v; want one version of shop.example/1/placed", typ, res.Schema.Type, res.Schema.Version, res.Created)
+		}
+		got, _, err := r.Get(t.Context(), typ, 1)
+		if err != nil || got.Type != "shop.example/1/placed" {
+			t.Errorf("%s is got as %s (%v), want shop.example/1/placed", typ, got.Type, err)
+		}
+		if used, found := r.Validate(typ, 0, []byte(`{}`)); used != 1 || len(found) != 1 {
+			t.Errorf("%s is validated by version %d with %v, want version 1 and a violation", typ, used, found)
+		}
+		if all, _, err := r.List(t.Context(), strings.TrimSuffix(typ, "placed"), 0, ""); err != nil || len(all) != 1 {
+			t.Errorf("listed by %s are %v (%v), want the one", typ, all, err)
+		}
+	}
+	for _, typ := range []string{"shop.example/0/x", "shop.example/../1/x", "shop.example/" + strings.Repeat("a/", 129) + "1/x"} {
+		if _, err := r.Store(t.Context(), schema.Upload{Type: typ, Definition: []byte(v1)}, false); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("storing %.40s gives %v, want it invalid", typ, err)
+		}
+		if _, _, err := r.Get(t.Context(), typ, 0); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("getting %.40s gives %v, want it invalid", typ, err)
+		}
+	}
+}
+
+// Types were once left as they came.
+func TestSchemasStoredUnderAnotherFormOfTheURIAreFoundAndUsed(t *testing.T) {
+	t.Parallel()
+	kv := bucketOf(t, jstest.New(t))
+	put := func(key, typ string, version int) {
+		t.Helper()
+		value := fmt.Sprintf(`{"type":%q,"version":%d,"kind":"JSON_SCHEMA","definition":%s}`, typ, version, v1)
+		if _, err := kv.Put(t.Context(), key, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("shop=2Eexample._.1.x.1", "shop.example/_/1/x", 1)
+	put("shop=2Eexample._.1.x.2", "shop.example/_/1/x", 2)
+	put("shop=2Eexample.0.x.1", "shop.example/0/x", 1)
+	r := newRegistry(t, kv, nil)
+	run(t, r)
+	for _, typ := range []string{"shop.example/_/1/x", "shop.example/0/x"} {
+		if got, _, err := r.Get(t.Context(), typ, 0); err != nil || got.Type != typ {
+			t.Errorf("%s is got as %s (%v), want it as it was stored", typ, got.Type, err)
+		}
+	}
+	if used, found := r.Validate("shop.example/1/x", 0, []byte(`{}`)); used != 2 || len(found) != 1 {
+		t.Errorf("an event is validated by version %d with %v, want version 2 and a violation", used, found)
+	}
+	store(t, r, "shop.example/_/1/x", v2)
+	if used, _ := r.Validate("shop.example/1/x", 0, []byte(`{}`)); used != 1 {
+		t.Errorf("an event is validated by version %d, want 1 of the type's normal form", used)
+	}
+	if got, numbers, err := r.Get(t.Context(), "shop.example/_/1/x", 2); err != nil || got.Type != "shop.example/_/1/x" || len(numbers) != 2 {
+		t.Errorf("version 2 is got as %s with versions %v (%v), want that of the old form", got.Type, numbers, err)
+	}
+}

@@ -310,7 +310,8 @@ func (a *attributes) incoming() (Incoming, error) {
 		}
 		a.ev.Time = t
 	}
-	if err := pattern.ValidType(a.ev.Type); err != nil {
+	var err error
+	if a.ev.Type, err = pattern.ParseType(a.ev.Type); err != nil {
 		return Incoming{}, a.error("type", "%v", err)
 	}
 	return Incoming{Event: a.ev, Key: a.ev.ExternalSource + "\x00" + a.ev.ExternalID}, nil

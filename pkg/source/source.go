@@ -9,6 +9,7 @@ import (
 
 	"github.com/posthornhq/posthorn/pkg/errs"
 	"github.com/posthornhq/posthorn/pkg/event"
+	"github.com/posthornhq/posthorn/pkg/pattern"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -114,14 +115,14 @@ func Compile(spec *posthornv1.Source, secrets []string) (*Source, error) {
 	return src, nil
 }
 
-// setOf returns a set of topics, nil of none.
+// setOf returns a set of topics in their normal form, nil of none.
 func setOf(topics []string) map[string]bool {
 	if len(topics) == 0 {
 		return nil
 	}
 	set := make(map[string]bool, len(topics))
 	for _, t := range topics {
-		set[t] = true
+		set[pattern.Normal(t)] = true
 	}
 	return set
 }
@@ -223,7 +224,7 @@ func (s *Source) Receive(r *Request) (Batch, error) {
 		}
 	}
 	// Which topics there are is told to those alone who may send.
-	if s.topics != nil && r.Topic != "" && !s.topics[r.Topic] {
+	if s.topics != nil && r.Topic != "" && !s.topics[pattern.Normal(r.Topic)] {
 		return Batch{Steps: steps}, errs.New(errs.NotFound, "topic %q is not enabled at source %s", r.Topic, s.Name()).Because("unknown-topic")
 	}
 	batch, err := s.kind.parse(r)

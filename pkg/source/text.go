@@ -44,10 +44,11 @@ func headerText(h http.Header, name string) (string, error) {
 	return v, nil
 }
 
-// checkType returns t if events may have it as their type. Field is where it
-// came from.
+// checkType returns t, in its normal form, if events may have it as their type.
+// Field is where it came from.
 func checkType(field, t string) (string, error) {
-	if err := pattern.ValidType(t); err != nil {
+	t, err := pattern.ParseType(t)
+	if err != nil {
 		return "", malformedField(field, "%v", err)
 	}
 	return t, nil

@@ -76,7 +76,7 @@ func TestJSONField(t *testing.T) {
 // Topics are enabled source by source, and so context by context.
 func TestTopics(t *testing.T) {
 	t.Parallel()
-	some := &posthornv1.Source{Kind: posthornv1.Source_GENERIC, Type: "configured", Topics: []string{"order.created", "order.paid"}}
+	some := &posthornv1.Source{Kind: posthornv1.Source_GENERIC, Type: "configured", Topics: []string{"order.created", "order.paid", "events://shop.example/_/1/x"}}
 	all := &posthornv1.Source{Kind: posthornv1.Source_GENERIC, Type: "configured"}
 	tests := []struct {
 		name, topic string
@@ -88,6 +88,8 @@ func TestTopics(t *testing.T) {
 		{"not listed", "order.deleted", some, false},
 		{"another case", "Order.paid", some, false},
 		{"part of one", "order", some, false},
+		{"another form of a URI", "Shop.Example/1/x", some, true},
+		{"another URI", "shop.example/2/x", some, false},
 		{"no list", "order.deleted", all, true},
 	}
 	for _, tt := range tests {

@@ -30,7 +30,7 @@ func Validate(spec *posthornv1.Source, secrets int) error {
 		}
 	}
 	if spec.GetType() != "" {
-		if err := pattern.ValidType(spec.GetType()); err != nil {
+		if _, err := pattern.ParseType(spec.GetType()); err != nil {
 			return errs.Field("type", "%v", err)
 		}
 	}
@@ -113,7 +113,7 @@ func validateContexts(spec *posthornv1.Source, _ int) error {
 		}
 		taken[c.GetContext()] = true
 		for j, t := range c.GetTopics() {
-			if err := pattern.ValidType(t); err != nil {
+			if _, err := pattern.ParseType(t); err != nil {
 				return errs.Field(fmt.Sprintf("contexts[%d].topics[%d]", i, j), "%v", err)
 			}
 		}
@@ -124,7 +124,7 @@ func validateContexts(spec *posthornv1.Source, _ int) error {
 // validateTopics holds topics to what a type must be, as they become one.
 func validateTopics(spec *posthornv1.Source, _ int) error {
 	for i, t := range spec.GetTopics() {
-		if err := pattern.ValidType(t); err != nil {
+		if _, err := pattern.ParseType(t); err != nil {
 			return errs.Field(fmt.Sprintf("topics[%d]", i), "%v", err)
 		}
 	}

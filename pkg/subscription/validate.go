@@ -78,7 +78,7 @@ func validTypes(spec *posthornv1.Subscription) error {
 		return errs.Field("types", "has %d patterns, must have 1 to %d; # stands for all types", n, MaxTypes)
 	}
 	for i, text := range spec.GetTypes() {
-		if _, err := pattern.Parse(text); err != nil {
+		if err := pattern.Valid(text); err != nil {
 			return errs.Field(fmt.Sprintf("types[%d]", i), "%v", err)
 		}
 	}

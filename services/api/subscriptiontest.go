@@ -128,7 +128,8 @@ func testEvent(sub *subscription.Subscription, req *posthornv1.TestSubscriptionR
 	if typ == "" {
 		typ = concreteType(sub.Spec.GetTypes())
 	}
-	if err := pattern.ValidType(typ); err != nil {
+	typ, err := pattern.ParseType(typ)
+	if err != nil {
 		return nil, errs.Field("type", "%v", err)
 	}
 	data := []byte(`{"test":true}`)
@@ -155,7 +156,7 @@ func testEvent(sub *subscription.Subscription, req *posthornv1.TestSubscriptionR
 // concreteType returns the first of a subscription's types that is no pattern.
 func concreteType(types []string) string {
 	for _, t := range types {
-		if pattern.ValidType(t) == nil {
+		if _, err := pattern.ParseType(t); err == nil {
 			return t
 		}
 	}

@@ -192,7 +192,8 @@ func (b *Broker) fill(ev *event.Event) error {
 	if ev.Type == "" {
 		return errs.Field("type", "is required; it says what happened, for instance order.created").Because("malformed")
 	}
-	if err := pattern.ValidType(ev.Type); err != nil {
+	var err error
+	if ev.Type, err = pattern.ParseType(ev.Type); err != nil {
 		return errs.Field("type", "%v", err).Because("malformed")
 	}
 	if len(ev.Data) > b.Store.MaxBytes() {

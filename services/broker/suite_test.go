@@ -53,6 +53,22 @@ func conforms(t *testing.T, open func(*rig) acceptor) {
 			t.Errorf("stored %+v with receipt %+v", ev, got)
 		}
 	})
+	t.Run("a type is stored in one form of its URI", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		a := open(r)
+		for _, typ := range []string{"events://shop.example:9600/_/1/x", "shop.example/_/1/x", "Shop.Example/1/x", "shop.example/1/x"} {
+			ev := good()
+			ev.Type = typ
+			got, err := a.Accept(t.Context(), ev, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev, err := r.store.Get(t.Context(), got.ID); err != nil || ev.Type != "shop.example/1/x" {
+				t.Errorf("%s is stored as %v (%v), want shop.example/1/x", typ, ev, err)
+			}
+		}
+	})
 	t.Run("a key is one event for each source and direction", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
@@ -111,6 +127,7 @@ func conforms(t *testing.T, open func(*rig) acceptor) {
 		}{
 			{"no type", func(e *event.Event) { e.Type = "" }, errs.Invalid, "malformed", "type"},
 			{"a wildcard for a type", func(e *event.Event) { e.Type = "order.*" }, errs.Invalid, "malformed", "type"},
+			{"a URI that is none", func(e *event.Event) { e.Type = "shop.example/0/x" }, errs.Invalid, "malformed", "type"},
 			{"a control character", func(e *event.Event) { e.Subject = "a\nb" }, errs.Invalid, "malformed", "subject"},
 			{"a wrong context", func(e *event.Event) { e.Context = "A B" }, errs.Invalid, "", "context"},
 			{"against its schema", func(e *event.Event) { e.Data = []byte(`{}`) }, errs.Invalid, "schema", "/total"},
