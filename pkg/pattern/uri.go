@@ -145,14 +145,15 @@ func (u URI) Type() string {
 // answered in: of a URI the short one, see [URI.Type], in whatever form it came. It
 // returns an error about what is no type, see [ValidType].
 //
-// A type with slashes is a URI if its first word has a dot, as a domain has, or if
-// events:// stands before it, and must then be a whole one. All others are somebody
-// else's names, and stay as they are.
+// A type is a URI if events:// stands before it, or if its first word has a dot, as a
+// domain has, and its last but one is a number, as a version is; it must then be a
+// whole one. All others are somebody else's names, as CloudEvents have them, and stay as
+// they are.
 func ParseType(s string) (string, error) {
 	if looksLikeURI(s) {
 		u, err := ParseURI(s)
 		if err != nil {
-			return "", fmt.Errorf("%w; a type that begins with a domain and a slash is an event URI, domain/namespace…/version/event", err)
+			return "", fmt.Errorf("%w; a type of a domain and a version is an event URI, domain/namespace…/version/event", err)
 		}
 		s = u.Type()
 	}
@@ -160,8 +161,16 @@ func ParseType(s string) (string, error) {
 }
 
 func looksLikeURI(s string) bool {
-	slash := strings.IndexByte(s, '/')
-	return slash >= 0 && (strings.IndexByte(s[:slash], '.') >= 0 || strings.HasPrefix(s, scheme))
+	if strings.HasPrefix(s, scheme) {
+		return true
+	}
+	first, rest, _ := strings.Cut(s, "/")
+	last := strings.LastIndexByte(rest, '/')
+	if last < 0 || strings.IndexByte(first, '.') < 0 {
+		return false
+	}
+	version := rest[strings.LastIndexByte(rest[:last], '/')+1 : last]
+	return version != "" && strings.Trim(version, "0123456789") == ""
 }
 
 // Normal returns a type or a pattern of types in the form of [ParseType] if it is a
@@ -215,7 +224,7 @@ func oddlySpelled(s string) bool {
 		case c == '.':
 			dot = true
 		case c >= 'A' && c <= 'Z':
-			return looksLikeURI(s)
+			return strings.IndexByte(s[:slash], '.') >= 0
 		}
 	}
 	return dot && strings.HasPrefix(s[slash+1:], DefaultNamespace+"/")
@@ -257,9 +266,9 @@ func Valid(s string) error {
 	}
 	last := len(p.words) - 1
 	switch {
-	case !slices.ContainsFunc(p.words[:last], isWildcard) && !isMany(p.words[last]):
+	case !slices.ContainsFunc(p.words[:last], isWildcard) && !isMany(p.words[last]) && looksLikeURI(strings.Join(p.words, "/")):
 		if _, err := ParseURI(strings.Join(p.words, "/")); err != nil {
-			return fmt.Errorf("%w; a pattern that begins with a domain is one of event URIs, domain/namespace…/version/event", err)
+			return fmt.Errorf("%w; a pattern of a domain and a version is one of event URIs, domain/namespace…/version/event", err)
 		}
 	case p.words[1] == DefaultNamespace && slices.ContainsFunc(p.words, isMany):
 		return fmt.Errorf("pattern %q: types leave the namespace %s out; %s/*/* stands for those in it", s, DefaultNamespace, p.words[0])
