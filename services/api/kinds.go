@@ -29,6 +29,7 @@ func sourceKind(a *API) kind[*posthornv1.Source] {
 		setMeta:  func(s *posthornv1.Source, m *posthornv1.Meta) { s.Meta = m },
 		complete: completeSource,
 		validate: a.validateSource,
+		refers:   a.knownPolicyOf,
 		secrets: &secretive[*posthornv1.Source]{
 			get:      (*posthornv1.Source).GetSecrets,
 			set:      func(s *posthornv1.Source, list []string) { s.Secrets = list },
@@ -51,6 +52,9 @@ func subscriptionKind(a *API) kind[*posthornv1.Subscription] {
 		setMeta:  func(s *posthornv1.Subscription, m *posthornv1.Meta) { s.Meta = m },
 		complete: completeSubscription,
 		validate: a.validateSubscription,
+		refers: func(ctx context.Context, s *posthornv1.Subscription) error {
+			return a.knownPolicy(ctx, s.GetPolicy())
+		},
 		secrets: &secretive[*posthornv1.Subscription]{
 			get: subscription.TakeSecrets,
 			set: func(s *posthornv1.Subscription, list []string) {
@@ -232,10 +236,8 @@ func (a *API) validateSource(ctx context.Context, s *posthornv1.Source, secrets 
 	if err := source.Validate(s, secrets); err != nil {
 		return err
 	}
-	if s.GetPolicy() != "" {
-		if err := a.knownPolicy(ctx, s.GetPolicy()); err != nil {
-			return err
-		}
+	if err := a.knownPolicyOf(ctx, s); err != nil {
+		return err
 	}
 	return a.separateNames(ctx, s)
 }
@@ -255,6 +257,13 @@ func (a *API) validateSubscription(ctx context.Context, s *posthornv1.Subscripti
 		return errs.Field("context", "%q is the name of a source, which a context may not share", s.GetContext())
 	}
 	return nil
+}
+
+func (a *API) knownPolicyOf(ctx context.Context, s *posthornv1.Source) error {
+	if s.GetPolicy() == "" {
+		return nil
+	}
+	return a.knownPolicy(ctx, s.GetPolicy())
 }
 
 // knownPolicy asks the bucket rather than the mirror: the policy may have been

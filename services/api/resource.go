@@ -42,7 +42,12 @@ type kind[T message] struct {
 	complete func(T)
 	// validate refuses a resource with so many secrets as Invalid, naming the field.
 	validate func(ctx context.Context, v T, secrets int) error
-	// inUse refuses to delete what others refer to. nil if nothing can.
+	// refers refuses as Invalid what refers to something that is not there. validate
+	// asks it, and it is asked once more when the resource is written: what it refers
+	// to may have been deleted in between. nil if it refers to nothing.
+	refers func(ctx context.Context, v T) error
+	// inUse refuses to delete what others refer to, and is asked before and after for
+	// the same reason. nil if nothing can.
 	inUse func(ctx context.Context, name string) error
 	// present adds what is output only. nil if there is nothing.
 	present func(T)
@@ -241,7 +246,7 @@ func (r *resource[T]) write(ctx context.Context, cur version[T], v T) (T, error)
 		meta.CreatedAt = created
 	}
 	r.setMeta(v, meta)
-	next, sealedAt, err := r.store(ctx, cur.revision, v, secrets)
+	next, sealedAt, err := r.store(ctx, cur, v, secrets)
 	if err != nil {
 		return none, err
 	}
@@ -263,11 +268,16 @@ func (r *resource[T]) write(ctx context.Context, cur version[T], v T) (T, error)
 // store writes the value first and its secrets after it: if somebody else was
 // faster, nothing has changed. A mirror that sees the value alone sees by its
 // count that secrets are to come, and waits.
-func (r *resource[T]) store(ctx context.Context, last uint64, v T, s secretList) (revision, sealedAt uint64, err error) {
-	if last == 0 {
+func (r *resource[T]) store(ctx context.Context, cur version[T], v T, s secretList) (revision, sealedAt uint64, err error) {
+	if cur.revision == 0 {
 		revision, err = r.values.Create(ctx, v.GetName(), v)
 	} else {
-		revision, err = r.values.Update(ctx, v.GetName(), v, last)
+		revision, err = r.values.Update(ctx, v.GetName(), v, cur.revision)
+	}
+	if err == nil && r.refers != nil {
+		if err = r.refers(ctx, v); err != nil {
+			return 0, 0, r.takeBack(ctx, cur, v, revision, err)
+		}
 	}
 	if err != nil || !s.changed {
 		return revision, 0, err
@@ -277,6 +287,27 @@ func (r *resource[T]) store(ctx context.Context, last uint64, v T, s secretList)
 		return 0, 0, errs.Wrap(err, errs.Unavailable, "the %s is stored, but its secrets are not; send the same again", r.noun)
 	}
 	return revision, sealedAt, nil
+}
+
+// takeBack puts cur in the place of v, which refers to what was deleted at the same
+// moment, and returns why.
+func (r *resource[T]) takeBack(ctx context.Context, cur version[T], v T, revision uint64, why error) error {
+	if errs.KindOf(why) != errs.Invalid {
+		return errs.Wrap(why, errs.Unavailable, "the %s is stored, but what it refers to could not be looked at again; send the same again", r.noun)
+	}
+	var err error
+	if cur.revision == 0 {
+		err = r.values.Delete(ctx, v.GetName(), revision)
+	} else {
+		_, err = r.values.Update(ctx, v.GetName(), cur.value, revision)
+	}
+	if errs.KindOf(err) == errs.Stale {
+		return why // somebody else's edit is in its place
+	}
+	if err != nil {
+		return fmt.Errorf("api: take back %s %s: %w", r.noun, v.GetName(), err)
+	}
+	return why
 }
 
 // settle waits until a change is stored for good and in force here, and records it.
@@ -325,8 +356,27 @@ func (r *resource[T]) delete(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
+		if err := r.unused(ctx, name, cur.value); err != nil {
+			return err
+		}
 		return r.deleted(ctx, name, document(cur.value))
 	}
+}
+
+// unused looks once more whether somebody refers to what was deleted, who came between
+// the look before and the deletion, and then brings it back.
+func (r *resource[T]) unused(ctx context.Context, name string, v T) error {
+	if r.inUse == nil {
+		return nil
+	}
+	used := r.inUse(ctx, name)
+	if errs.KindOf(used) != errs.Conflict {
+		return used
+	}
+	if _, err := r.values.Create(ctx, name, v); err != nil && errs.KindOf(err) != errs.Conflict {
+		return fmt.Errorf("api: bring back %s %s: %w", r.noun, name, err)
+	}
+	return used
 }
 
 func (r *resource[T]) deleted(ctx context.Context, name string, before json.RawMessage) error {
