@@ -41,7 +41,7 @@ func (s accounts) record(ctx context.Context, kind, name, action string, before,
 	if after != nil {
 		c.After = document(after)
 	}
-	if before != nil && after != nil {
+	if after != nil {
 		c.Fields = changedFields(before, after)
 	}
 	if err := s.api.deps.Audit.Record(ctx, c); err != nil {
@@ -163,13 +163,17 @@ func (s userServer) PutUser(ctx context.Context, req *posthornv1.PutUserRequest)
 
 func (s userServer) DeleteUser(ctx context.Context, req *posthornv1.DeleteUserRequest) (*emptypb.Empty, error) {
 	revision, err := expected(ctx)
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
+	before, err := s.dir.GetUser(ctx, req.GetName()) // for the record only
 	if err == nil {
 		err = s.dir.DeleteUser(ctx, req.GetName(), revision, me(ctx))
 	}
 	if err != nil {
 		return nil, s.status(ctx, err)
 	}
-	s.record(ctx, kindUsers, req.GetName(), audit.Deleted, nil, nil)
+	s.record(ctx, kindUsers, req.GetName(), audit.Deleted, before, nil)
 	return &emptypb.Empty{}, nil
 }
 
@@ -207,12 +211,16 @@ func (s keyServer) CreateKey(ctx context.Context, req *posthornv1.CreateKeyReque
 
 func (s keyServer) DeleteKey(ctx context.Context, req *posthornv1.DeleteKeyRequest) (*emptypb.Empty, error) {
 	revision, err := expected(ctx)
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
+	before, err := s.dir.GetKey(ctx, req.GetName()) // for the record only
 	if err == nil {
 		err = s.dir.DeleteKey(ctx, req.GetName(), revision, me(ctx))
 	}
 	if err != nil {
 		return nil, s.status(ctx, err)
 	}
-	s.record(ctx, kindKeys, req.GetName(), audit.Deleted, nil, nil)
+	s.record(ctx, kindKeys, req.GetName(), audit.Deleted, before, nil)
 	return &emptypb.Empty{}, nil
 }

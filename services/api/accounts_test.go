@@ -97,3 +97,25 @@ func TestNobodyGivesRolesThatItLacks(t *testing.T) {
 	clerk.do("PUT", "/api/v1/users/root", `{"roles":["events:read"],"password":"another horse"}`).problem(403, "")
 	clerk.do("DELETE", "/api/v1/users/root", "").problem(403, "")
 }
+
+// The record of a deletion says what there was, as that of an edit does.
+func TestTheRecordOfAnAccountHasWhatItWas(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	key := r.do("POST", "/api/v1/keys", `{"name":"shop","description":"of the shop","roles":["events:write"]}`).is(201).field("key").(string)
+	r.do("POST", "/api/v1/users", `{"name":"ann","description":"of sales","roles":["sources:read"],"password":"correct horse"}`).is(201)
+	r.do("DELETE", "/api/v1/keys/shop", "").is(204)
+	r.do("DELETE", "/api/v1/users/ann", "").is(204)
+	for kind, name := range map[string]string{"keys": "shop", "users": "ann"} {
+		list := r.do("GET", "/api/v1/audit?kind="+kind+"&name="+name, "").is(200).lacks(key).lacks("horse").
+			has("items.0.action", "deleted").has("items.0.after", "").has("items.1.action", "created").has("items.1.before", "")
+		for _, path := range []string{"items.0.before", "items.1.after"} {
+			if doc, _ := list.field(path).(string); !strings.Contains(doc, name) || !strings.Contains(doc, "roles") || !strings.Contains(doc, "description") {
+				t.Errorf("%s: %s is %q, want what it was", kind, path, doc)
+			}
+		}
+		if fields, _ := list.field("items.1.fields").([]any); len(fields) == 0 {
+			t.Errorf("%s: the record of the creation names no fields", kind)
+		}
+	}
+}
