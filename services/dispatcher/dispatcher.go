@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -107,6 +108,8 @@ type Dispatcher struct {
 	long    atomic.Int64 // attempts in flight that left the gate because they take long
 	changed chan struct{}
 	own     ownLanes
+	// watching are the attempts that may yet take long: see watch.
+	watching sync.WaitGroup
 }
 
 // New returns a Dispatcher. It does nothing until [Dispatcher.Run] is called.
@@ -237,7 +240,7 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 		return
 	}
 	if missing != nil {
-		d.bury(ctx, lease, letter(dl, nil, "missing", errs.MessageOf(missing)), log)
+		d.giveUp(ctx, lease, letter(dl, nil, "missing", errs.MessageOf(missing)), log)
 		return
 	}
 	sub, ok := d.subscription(running, lease, p, at)
@@ -245,12 +248,12 @@ func (d *Dispatcher) handle(running context.Context, lease *queue.Lease, p *poli
 		return
 	}
 	if !ok || sub.Disabled {
-		d.bury(ctx, lease, letter(dl, ev, "no-subscription", "the subscription was deleted or disabled after the event was routed"), log)
+		d.giveUp(ctx, lease, letter(dl, ev, "no-subscription", "the subscription was deleted or disabled after the event was routed"), log)
 		return
 	}
 	target, err := d.targets.get(sub)
 	if err != nil {
-		d.bury(ctx, lease, letter(dl, ev, "refused", "the subscription's destination cannot be used: "+err.Error()), log)
+		d.giveUp(ctx, lease, letter(dl, ev, "refused", "the subscription's destination cannot be used: "+err.Error()), log)
 		return
 	}
 	if at.own == nil {
@@ -418,7 +421,9 @@ func (d *Dispatcher) watch(running context.Context, t *target, at place) (done f
 		over
 	)
 	var state atomic.Int32
+	d.watching.Add(1)
 	timer := time.AfterFunc(longAfter, func() {
+		defer d.watching.Done()
 		all := d.long.Add(1)
 		if all > longMax || !state.CompareAndSwap(short, long) {
 			d.long.Add(-1)
@@ -431,7 +436,9 @@ func (d *Dispatcher) watch(running context.Context, t *target, at place) (done f
 		}
 	})
 	return func() {
-		timer.Stop()
+		if timer.Stop() {
+			d.watching.Done()
+		}
 		if state.Swap(over) == long {
 			d.long.Add(-1)
 			t.health.long.Add(-1)
@@ -488,7 +495,7 @@ func (d *Dispatcher) settle(running context.Context, lease *queue.Lease, p *poli
 				log.with().Error("the subscription, whose endpoint is gone, was not disabled", "err", err)
 			}
 		}
-		d.bury(ctx, lease, dead, log)
+		d.giveUp(ctx, lease, dead, log)
 	}
 }
 
@@ -498,11 +505,17 @@ func (d *Dispatcher) retry(lease *queue.Lease, delay time.Duration, log note) {
 	}
 }
 
-// bury stores a dead letter, and only then ends the lease.
-func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.DeadLetter, log note) {
-	if err := d.Letters.Put(ctx, dead); err != nil {
+// giveUp is bury where nobody waits for an answer.
+func (d *Dispatcher) giveUp(ctx context.Context, lease *queue.Lease, dead *event.DeadLetter, log note) {
+	if err := d.bury(ctx, lease, dead, log); err != nil {
 		log.with().Error("the dead letter was not stored; the delivery will come again", "err", err)
-		return
+	}
+}
+
+// bury stores a dead letter, and only then ends the lease.
+func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.DeadLetter, log note) error {
+	if err := d.Letters.Put(ctx, dead); err != nil {
+		return err
 	}
 	dl := lease.Delivery()
 	// A repeat of this message must not bring it back to life. A retry by hand is
@@ -515,6 +528,7 @@ func (d *Dispatcher) bury(ctx context.Context, lease *queue.Lease, dead *event.D
 	}
 	d.Metrics.dead(dead.Reason)
 	log.with().Warn("dead letter", "reason", dead.Reason, "status", dead.Status, "detail", dead.Detail)
+	return nil
 }
 
 // letter describes a delivery that is given up; ev is nil if the event is not there.

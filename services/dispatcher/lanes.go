@@ -30,7 +30,10 @@ type running struct {
 // returns nil. It returns an error only if it cannot go on.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer func() {
+		wg.Wait()
+		d.watching.Wait() // none is begun any more
+	}()
 	lanes := map[queue.Lane]*running{}
 	var sweptAt time.Time
 	tick := time.NewTicker(lookEvery)

@@ -1,6 +1,8 @@
 package dispatcher_test
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -650,4 +652,53 @@ func TestNoPriorityTakesMoreThanItsShare(t *testing.T) {
 	if n["low"] > 110 || n["low"] < 50 {
 		t.Errorf("of 400: %v, want about 320 normal, 80 low", n)
 	}
+}
+
+// blocking is a log whose word of a new lane takes until it is let go.
+type blocking struct {
+	slog.Handler
+	once           sync.Once
+	entered, leave chan struct{}
+}
+
+func (b *blocking) Enabled(context.Context, slog.Level) bool { return true }
+
+func (b *blocking) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "a subscription has a lane of its own" {
+		b.once.Do(func() { close(b.entered) })
+		<-b.leave
+	}
+	return nil
+}
+
+func TestRunWaitsForWhoIsolatesASubscription(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	answer := make(chan struct{})
+	r.endpoint.answers(func(int, http.ResponseWriter) { <-answer })
+	p := r.parts()
+	log := &blocking{Handler: slog.DiscardHandler, entered: make(chan struct{}), leave: make(chan struct{})}
+	p.Dispatcher.Log = slog.New(log)
+	stop := r.run(p)
+	for range 40 {
+		r.send(p)
+	}
+	select {
+	case <-log.entered:
+	case <-time.After(30 * time.Second):
+		t.Error("the subscription was not isolated")
+	}
+	close(answer)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	select {
+	case <-stopped:
+		t.Error("Run returned while a subscription was being isolated")
+	case <-time.After(500 * time.Millisecond):
+	}
+	close(log.leave)
+	<-stopped
 }

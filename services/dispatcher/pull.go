@@ -56,7 +56,7 @@ type Puller struct {
 }
 
 // NewPuller returns a Puller that works with the same parts as a Dispatcher; it has
-// no need of Lanes, Open, Alert and Disable. mayAnswer is asked whether the caller of
+// no need of Lanes, Open, Alerts and Disable. mayAnswer is asked whether the caller of
 // a stream may end leases; nil lets everybody.
 func NewPuller(d Deps, sealer Sealer, mayAnswer func(ctx context.Context) error, cfg Config) (*Puller, error) {
 	if sealer == nil {
@@ -333,7 +333,7 @@ func (p *Puller) prepare(ctx context.Context, lease *queue.Lease, sub *subscript
 	}
 	ev, err := p.d.Events.Get(ctx, dl.Event)
 	if errs.KindOf(err) == errs.NotFound {
-		p.d.bury(context.WithoutCancel(ctx), lease, letter(dl, nil, "missing", errs.MessageOf(err)), log)
+		p.d.giveUp(context.WithoutCancel(ctx), lease, letter(dl, nil, "missing", errs.MessageOf(err)), log)
 		return nil, nil
 	}
 	if err != nil {

@@ -236,6 +236,40 @@ func TestANackMaySayWhenOrNever(t *testing.T) {
 	}
 }
 
+// Who hears of a dead letter can rely on it: while it cannot be stored, the nack is not
+// taken, and may come again.
+func TestANackWhoseDeadLetterIsNotStoredIsNotTaken(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.pull(`{"name":"inbox"}`, "60s")
+	p := r.puller(nil)
+	ev := r.send(p.parts, own("inbox"))
+	d := p.fetch(1)[0]
+	never := func(n *posthornv1.NackRequest) { n.DeadLetter = true }
+	largest := func(size int32) {
+		t.Helper()
+		s, err := r.js.Stream(t.Context(), topology.StreamDeadLetters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.CachedInfo().Config
+		cfg.MaxMsgSize = size
+		if _, err := r.js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	largest(1)
+	if _, err := p.Nack(t.Context(), &posthornv1.NackRequest{Subscription: "inbox", Token: d.GetToken(), DeadLetter: true}); grpcstatus.Code(err) != codes.Unavailable {
+		t.Errorf("got error %v, want one that says to send it again", err)
+	}
+	largest(-1)
+	if res := p.nack(d, never); !res.GetDeadLetter() {
+		t.Errorf("the second time: got %v, want a dead letter", res)
+	}
+	r.letter(p.parts, ev.ID)
+	r.empty(p.parts)
+}
+
 // A lease that runs out is a try; when the last one has, the delivery is a dead letter.
 func TestALeaseThatRunsOutIsATry(t *testing.T) {
 	t.Parallel()

@@ -178,7 +178,9 @@ func (p *Puller) failed(ctx context.Context, t *ticket, f failure) (time.Time, e
 		if err != nil && errs.KindOf(err) != errs.NotFound {
 			return time.Time{}, err
 		}
-		p.d.bury(ctx, lease, letter(dl, ev, string(a.Outcome), a.Error), p.log(t))
+		if err := p.d.bury(ctx, lease, letter(dl, ev, string(a.Outcome), a.Error), p.log(t)); err != nil {
+			return time.Time{}, err
+		}
 	}
 	p.told(ctx, t, a)
 	return a.NextAt, nil
