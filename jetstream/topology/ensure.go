@@ -57,8 +57,12 @@ func (e *RefusedError) Error() string {
 // nothing of that asset and returns a [*RefusedError] in the end.
 func Ensure(ctx context.Context, js jetstream.JetStream, c Config) ([]Difference, error) {
 	var done, refused []Difference
+	more, err := grown(ctx, js, c)
+	if err != nil {
+		return nil, err
+	}
 	for _, a := range Assets(c) {
-		diffs, want, err := compare(ctx, js, a)
+		diffs, want, err := compare(ctx, js, a, more)
 		if err != nil {
 			return done, err
 		}
@@ -92,8 +96,12 @@ func Ensure(ctx context.Context, js jetstream.JetStream, c Config) ([]Difference
 // Diff returns how the server's assets differ from the configured, and changes nothing.
 func Diff(ctx context.Context, js jetstream.JetStream, c Config) ([]Difference, error) {
 	var all []Difference
+	more, err := grown(ctx, js, c)
+	if err != nil {
+		return nil, err
+	}
 	for _, a := range Assets(c) {
-		diffs, _, err := compare(ctx, js, a)
+		diffs, _, err := compare(ctx, js, a, more)
 		if err != nil {
 			return nil, err
 		}
@@ -102,10 +110,28 @@ func Diff(ctx context.Context, js jetstream.JetStream, c Config) ([]Difference, 
 	return all, nil
 }
 
+// grown reports whether a limit for events is configured that is larger than the
+// one they have.
+func grown(ctx context.Context, js jetstream.JetStream, c Config) (bool, error) {
+	if c.EventsBytes == 0 {
+		return false, nil
+	}
+	s, err := js.Stream(ctx, BucketStream(BucketEvents))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("topology: look at %s: %w", BucketStream(BucketEvents), err)
+	}
+	have := s.CachedInfo().Config.MaxBytes
+	return have > 0 && have < c.EventsBytes, nil
+}
+
 // compare returns how a stream differs from the asset, and the configuration
 // that would mend it: the server's own with our settings put in, so that what
-// an operator set beyond ours (placement, mirrors of theirs) stays.
-func compare(ctx context.Context, js jetstream.JetStream, a Asset) ([]Difference, jetstream.StreamConfig, error) {
+// an operator set beyond ours (placement, mirrors of theirs) stays. Grown says that
+// there shall be more room for events than there is.
+func compare(ctx context.Context, js jetstream.JetStream, a Asset, grown bool) ([]Difference, jetstream.StreamConfig, error) {
 	name := a.Stream.Name
 	s, err := js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -115,7 +141,8 @@ func compare(ctx context.Context, js jetstream.JetStream, a Asset) ([]Difference
 		return nil, a.Stream, fmt.Errorf("topology: look at %s: %w", name, err)
 	}
 	have, want := s.CachedInfo().Config, a.Stream
-	if a.auto && have.MaxBytes > 0 {
+	keep := a.auto || a.follows && (!grown || have.MaxBytes > want.MaxBytes)
+	if keep && have.MaxBytes > 0 {
 		want.MaxBytes = have.MaxBytes
 	}
 	var diffs []Difference

@@ -69,6 +69,9 @@ const (
 // BucketStream returns the name of the stream below a KV bucket.
 func BucketStream(bucket string) string { return "KV_" + bucket }
 
+// objectStream returns the name of the stream below an object store.
+func objectStream(store string) string { return "OBJ_" + store }
+
 // KeySubject returns the subject below a key of a KV bucket.
 func KeySubject(bucket, key string) string { return "$KV." + bucket + "." + key }
 

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,7 +18,8 @@ type Config struct {
 	Budget int64
 
 	// Limits in bytes; 0 is a share of Budget when the stream is made, and what
-	// the stream has already when it is there.
+	// the stream has already when it is there. EventsBytes is also the limit of the
+	// payloads without one of their own, and of the IDs of the events.
 	EventsBytes, PayloadsBytes, DeliveriesBytes, AttemptsBytes, DeadLettersBytes, RejectionsBytes int64
 
 	// Ages. Default 31 days, 14 days, 31 days.
@@ -59,6 +61,10 @@ type Asset struct {
 	// auto says that the byte limit is a share of the budget, to be left alone
 	// once the stream is there.
 	auto bool
+	// follows says that the byte limit is that of the events: it grows when theirs
+	// does, and is left alone otherwise, since streams that were made when it was a
+	// share of the budget are no reason to refuse a configuration.
+	follows bool
 }
 
 // Assets returns every asset, in the order of an event's way.
@@ -69,7 +75,7 @@ func Assets(c Config) []Asset {
 			"Age and size are held by the broker's retention, which spares what is undelivered.",
 			"pkg/store", "dispatcher, api, router (filters)", 1, c.share(c.EventsBytes, 40)),
 		objects(ObjectsPayloads, "Data of events above the threshold: the object's name is the event's ID.",
-			"pkg/store", "dispatcher, api", c.share(c.PayloadsBytes, 20), c.PayloadsBytes == 0),
+			"pkg/store", "dispatcher, api", c.share(cmp.Or(c.PayloadsBytes, c.EventsBytes), 20), c.PayloadsBytes == 0),
 		{
 			Stream: jetstream.StreamConfig{
 				Name:        StreamEvents,
@@ -78,7 +84,7 @@ func Assets(c Config) []Asset {
 				Retention:   jetstream.LimitsPolicy,
 				// A full stream turns publishers away; it does not eat what was accepted.
 				Discard:    jetstream.DiscardNew,
-				MaxBytes:   c.share(0, 10),
+				MaxBytes:   c.share(c.EventsBytes, 10),
 				Duplicates: DuplicateWindow,
 				// A batch that comes in one request is queued as a whole or not at all.
 				AllowAtomicPublish: true,
@@ -145,6 +151,9 @@ func Assets(c Config) []Asset {
 			s.Metadata["posthorn.max_age"] = c.EventsAge.String()
 			assets[i].auto = c.EventsBytes == 0
 		}
+		if name := s.Name; c.EventsBytes > 0 && (name == StreamEvents || name == objectStream(ObjectsPayloads) && c.PayloadsBytes == 0) {
+			assets[i].auto, assets[i].follows = false, true
+		}
 	}
 	return assets
 }
@@ -186,7 +195,7 @@ func kv(bucket, description, writer, readers string, history int64, bytes int64)
 func objects(name, description, writer, readers string, bytes int64, auto bool) Asset {
 	return Asset{
 		Stream: jetstream.StreamConfig{
-			Name:        "OBJ_" + name,
+			Name:        objectStream(name),
 			Description: description,
 			Subjects:    []string{"$O." + name + ".C.>", "$O." + name + ".M.>"},
 			Retention:   jetstream.LimitsPolicy,

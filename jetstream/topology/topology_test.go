@@ -132,6 +132,57 @@ func TestASmallerBudgetLeavesSharesAlone(t *testing.T) {
 	}
 }
 
+// The room for events bounds each of the three streams that an event is in. Such as
+// were made when it bounded one alone are left as they are, until there shall be more.
+func TestTheRoomForEventsBoundsTheirPayloadsAndIDs(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	limits := func(js jetstream.JetStream) [3]int64 {
+		t.Helper()
+		var out [3]int64
+		for i, name := range []string{"KV_events", "OBJ_payloads", "EVENTS"} {
+			s, err := js.Stream(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[i] = s.CachedInfo().Config.MaxBytes / mib
+		}
+		return out
+	}
+	ensure := func(js jetstream.JetStream, c topology.Config, want [3]int64) {
+		t.Helper()
+		if _, err := topology.Ensure(t.Context(), js, c); err != nil {
+			t.Errorf("%+v is refused: %v", c, err)
+		}
+		if got := limits(js); got != want {
+			t.Errorf("the events, payloads and IDs have %v MiB, want %v", got, want)
+		}
+	}
+	js := jstest.WithTopology(t, topology.Config{Budget: 8 << 30, EventsBytes: 40 * mib})
+	ensure(js, topology.Config{Budget: 4 << 30, EventsBytes: 40 * mib}, [3]int64{40, 40, 40})
+	ensure(js, topology.Config{Budget: 4 << 30}, [3]int64{40, 40, 40})
+	ensure(js, topology.Config{EventsBytes: 80 * mib}, [3]int64{80, 80, 80})
+	ensure(js, topology.Config{EventsBytes: 90 * mib, PayloadsBytes: 100 * mib}, [3]int64{90, 100, 90})
+	_, err := topology.Ensure(t.Context(), js, topology.Config{EventsBytes: 40 * mib})
+	if refused, ok := errors.AsType[*topology.RefusedError](err); !ok || len(refused.Differences) != 1 || refused.Differences[0].Asset != "KV_events" {
+		t.Errorf("less room gives %v, want the events refused", err)
+	}
+
+	// As they were made before: with shares of the budget.
+	js = jstest.WithTopology(t, topology.Config{Budget: 1000 * mib, EventsBytes: 150 * mib, PayloadsBytes: 200 * mib})
+	s, err := js.Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxBytes = 100 * mib
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	ensure(js, topology.Config{EventsBytes: 150 * mib}, [3]int64{150, 200, 100})
+	ensure(js, topology.Config{EventsBytes: 160 * mib}, [3]int64{160, 200, 160})
+}
+
 func TestEnsureKeepsWhatAnOperatorAdded(t *testing.T) {
 	t.Parallel()
 	js := jstest.WithTopology(t, topology.Config{})

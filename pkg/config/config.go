@@ -130,8 +130,10 @@ type TLS struct {
 type Store struct {
 	// MaxAge is how long an event is kept once it is delivered. Default 336h.
 	MaxAge time.Duration `koanf:"max-age" usage:"how long an event is kept"`
-	// MaxBytes is the room for events. 0, the default, is half of the free disk.
-	MaxBytes Bytes `koanf:"max-bytes" usage:"room for events; 0: half of the free disk"`
+	// MaxBytes is the room for events, and as much for their large payloads and for
+	// their IDs. 0, the default, is a share of the disk that is free at the first
+	// start: 30 % for events, 15 % for payloads and 7.5 % for IDs.
+	MaxBytes Bytes `koanf:"max-bytes" usage:"room for events, and as much for large payloads and for IDs; 0: 30, 15 and 7.5 % of the disk that is free at the first start"`
 	// Replicas of every stream and bucket, on as many servers. Default 1.
 	Replicas int `koanf:"replicas" usage:"copies of everything stored, on as many NATS servers"`
 	// PayloadThreshold is the size of data above which it goes to the object
@@ -142,17 +144,18 @@ type Store struct {
 // Deliveries is about the queue of deliveries. It has no age: what is not
 // delivered is not forgotten.
 type Deliveries struct {
-	// MaxBytes is the room for the queue. 0, the default, is a tenth of the
-	// free disk.
-	MaxBytes Bytes `koanf:"max-bytes" usage:"room for the queue; 0: a tenth of the free disk"`
+	// MaxBytes is the room for the queue. 0, the default, is 7.5 % of the disk that
+	// is free at the first start.
+	MaxBytes Bytes `koanf:"max-bytes" usage:"room for the queue; 0: 7.5 % of the disk that is free at the first start"`
 }
 
 // Retention is how long, and how much of, a record is kept.
 type Retention struct {
 	MaxAge time.Duration `koanf:"max-age" usage:"how long they are kept"`
-	// MaxBytes is the room for the record. 0, the default, is a twentieth of
-	// the free disk.
-	MaxBytes Bytes `koanf:"max-bytes" usage:"room for them; 0: a twentieth of the free disk"`
+	// MaxBytes is the room for the record. 0, the default, is a share of the disk
+	// that is free at the first start: 9 % for attempts, 2.25 % for dead letters and
+	// 0.75 % for rejections.
+	MaxBytes Bytes `koanf:"max-bytes" usage:"room for them; 0: of the disk that is free at the first start 9 % for attempts, 2.25 % for dead letters, 0.75 % for rejections"`
 }
 
 // Dedup is about the claims that keep duplicates out.
