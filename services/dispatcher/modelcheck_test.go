@@ -328,8 +328,10 @@ func (m *model) unreasonable(p *publication, f *follower, tries []*sent, dl even
 				burnt++
 			}
 		}
-		if len(tries)+burnt < least {
-			return fmt.Sprintf("it was tried %d times, with %d dispatchers killed meanwhile, where each policy allowed %d at least", len(tries), burnt, least)
+		// Nor can a lane that changes wait for what the server takes up in a stall.
+		burnt += min(2, int(m.journal.stalled.worst()/(50*time.Millisecond)))
+		if len(tries) == 0 || len(tries)+burnt < least {
+			return fmt.Sprintf("it was tried %d times, with %d tries lost in stalls and with dispatchers that were killed, where each policy allowed %d at least", len(tries), burnt, least)
 		}
 		if f.doc["onExhausted"] == "BLOCK" {
 			return "the subscription is to be blocked instead"
