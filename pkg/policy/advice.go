@@ -37,8 +37,8 @@ var useful = []struct {
 // reason to refuse the policy (S13).
 func Warnings(spec *posthornv1.Policy) []string {
 	d := spec.GetDelivery()
-	if maxRetries(d) == 0 {
-		return nil
+	if maxRetries(d) == 0 || slices.Equal(d.GetRetryOn(), []string{NoStatus}) {
+		return nil // it is meant so
 	}
 	var set, explicit statusSet
 	for _, entry := range retryOn(d) {

@@ -25,6 +25,10 @@ const (
 	DefaultMaxElapsed = 24 * time.Hour
 )
 
+// NoStatus is the only entry of a retryOn that names no status. Without an answer it
+// is retried all the same.
+const NoStatus = "none"
+
 // DefaultRetryOn returns the statuses that are retried if a policy names none.
 func DefaultRetryOn() []string { return []string{"408", "429", "5xx"} }
 
@@ -198,6 +202,9 @@ func (s *statusSet) add(status int) { s[(status-400)/64] |= 1 << ((status - 400)
 
 // addAll adds what a valid entry of retryOn stands for.
 func (s *statusSet) addAll(entry string) {
+	if entry == NoStatus {
+		return
+	}
 	if status, err := strconv.Atoi(entry); err == nil {
 		s.add(status)
 		return

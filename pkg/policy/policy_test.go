@@ -37,6 +37,7 @@ func TestValidate(t *testing.T) {
 		{"less than no retries", `{"name":"p","delivery":{"maxRetries":-1}}`, "delivery.maxRetries: is -1, must be 0 to 10"},
 		{"no time", `{"name":"p","delivery":{"timeout":"0s"}}`, "delivery.timeout: is 0s, must be more than 0s and at most 30s"},
 		{"too much time", `{"name":"p","delivery":{"timeout":"30.001s"}}`, "delivery.timeout: is 30.001s, must be more than 0s and at most 30s"},
+		{"none beside others", `{"name":"p","delivery":{"retryOn":["none","5xx"]}}`, `delivery.retryOn[0]: "none" stands alone`},
 		{"success is not retried", `{"name":"p","delivery":{"retryOn":["5xx","200"]}}`,
 			`delivery.retryOn[1]: "200" means success, which is not retried; "4xx", "5xx" and statuses from 400 to 599 are allowed`},
 		{"no delay", `{"name":"p","delivery":{"backoff":{"initial":"0s"}}}`, "delivery.backoff.initial: is 0s, must be more than 0s and at most 604800s"},
@@ -229,4 +230,28 @@ func compile(t *testing.T, spec *posthornv1.Policy) *policy.Policy {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// An empty list says "none" to a reader, and is the default to protobuf.
+func TestAPolicySaysThatItRetriesOnNoStatus(t *testing.T) {
+	t.Parallel()
+	p := compile(t, read(t, `{"name":"p","delivery":{"retryOn":["none"]}}`))
+	for status := range 600 {
+		if p.Retryable(status) {
+			t.Errorf("status %d is retried, want none", status)
+		}
+	}
+	if got := policy.Warnings(read(t, `{"name":"p","delivery":{"retryOn":["none"]}}`)); len(got) > 0 {
+		t.Errorf("warned of %q, want nothing", got)
+	}
+	for _, doc := range []string{`{"delivery":{"retryOn":[]}}`, `{"delivery":{"retry_on":[ ]}}`} {
+		if v := errs.ViolationsOf(policy.ValidDocument([]byte(doc), "draft.")); len(v) != 1 || v[0].Field != "draft.delivery.retryOn" {
+			t.Errorf("%s: got %v, want that draft.delivery.retryOn is empty", doc, v)
+		}
+	}
+	for _, doc := range []string{`{}`, `{"delivery":{}}`, `{"delivery":{"retryOn":null}}`, `{"delivery":{"retryOn":["5xx"]}}`, `[]`, `{"delivery":7}`} {
+		if err := policy.ValidDocument([]byte(doc), ""); err != nil {
+			t.Errorf("%s: %v", doc, err)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -38,6 +39,9 @@ func Validate(spec *posthornv1.Policy) error {
 		return err
 	}
 	for i, entry := range d.GetRetryOn() {
+		if entry == NoStatus && len(d.GetRetryOn()) == 1 {
+			break
+		}
 		if err := validRetryOn(fmt.Sprintf("delivery.retryOn[%d]", i), entry); err != nil {
 			return err
 		}
@@ -45,9 +49,33 @@ func Validate(spec *posthornv1.Policy) error {
 	return validBackoff(d.GetBackoff())
 }
 
+// ValidDocument refuses as Invalid what a policy in JSON says and the message that is
+// made of it does not: that it lists no status to retry on, where the message would
+// have the default. at is the policy's own place in a larger document, or empty.
+func ValidDocument(doc []byte, at string) error {
+	var written struct {
+		Delivery struct {
+			RetryOn *[]any `json:"retryOn"`
+			Snake   *[]any `json:"retry_on"`
+		}
+	}
+	if json.Unmarshal(doc, &written) != nil {
+		return nil // what is wrong with it shows when it is read
+	}
+	for _, list := range []*[]any{written.Delivery.RetryOn, written.Delivery.Snake} {
+		if list != nil && len(*list) == 0 {
+			return errs.Field(at+"delivery.retryOn", "is empty; leave it out for the default, say [%q] to retry on no status, or set delivery.maxRetries to 0 to retry nothing", NoStatus)
+		}
+	}
+	return nil
+}
+
 func validRetryOn(field, entry string) error {
 	if entry == "4xx" || entry == "5xx" {
 		return nil
+	}
+	if entry == NoStatus {
+		return errs.Field(field, "%q stands alone", entry)
 	}
 	const allowed = `"4xx", "5xx" and statuses from 400 to 599 are allowed`
 	switch {

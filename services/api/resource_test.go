@@ -551,3 +551,15 @@ func TestAnAuthorizationKeepsItsSecretForTheServerItWasGivenFor(t *testing.T) {
 		t.Error("the default context has an authorization, want none")
 	}
 }
+
+func TestAnEmptyListOfStatusesIsNotTakenForTheDefault(t *testing.T) {
+	t.Parallel()
+	eachWay(t, func(t *testing.T, r *rig) {
+		const empty = `{"name":"p","delivery":{"retryOn":[]}}`
+		r.do("PUT", "/api/v1/policies/p", empty).problem(400, "delivery.retryOn").contains("none")
+		r.do("POST", "/api/v1/policies", empty).problem(400, "delivery.retryOn")
+		r.do("POST", "/api/v1/policies/p:simulate", `{"draft":`+empty+`}`).problem(400, "draft.delivery.retryOn")
+		r.do("PUT", "/api/v1/policies/p", `{"delivery":{"retryOn":["none"]}}`).is(200).has("delivery.retryOn", "[none]").has("warnings", "[]")
+		r.do("PUT", "/api/v1/policies/p", `{}`).is(200).has("delivery.retryOn", "[408 429 5xx]")
+	})
+}

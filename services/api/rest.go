@@ -20,6 +20,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/policy"
+	"github.com/posthornhq/posthorn/pkg/rawjson"
 	"github.com/posthornhq/posthorn/pkg/slowbody"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -258,9 +260,27 @@ func prepareBody(w http.ResponseWriter, r *http.Request, rt *route) error {
 		}
 		return err
 	})
+	if err == nil {
+		err = checkPolicy(body, rt)
+	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	return err
+}
+
+// checkPolicy refuses what only a policy's text says, and not its message.
+func checkPolicy(body []byte, rt *route) error {
+	switch rt.operation {
+	case "CreatePolicy", "PutPolicy":
+		return policy.ValidDocument(body, "")
+	case "SimulatePolicy":
+		for name, value := range rawjson.Members(body) {
+			if string(name) == "draft" {
+				return policy.ValidDocument(value, "draft.")
+			}
+		}
+	}
+	return nil
 }
 
 // readBody reads a body of at most limit bytes.

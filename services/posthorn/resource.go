@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/posthornhq/posthorn/pkg/client"
+	"github.com/posthornhq/posthorn/pkg/policy"
+	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
 // maxFile bounds what is read of a file or of standard input as a whole, in bytes.
@@ -167,6 +169,11 @@ func (n noun[T]) read(a *app, files []string) ([]T, error) {
 		}
 		for _, doc := range docs {
 			v := n.empty()
+			if _, ok := any(v).(*posthornv1.Policy); ok {
+				if err := policy.ValidDocument(doc.json, ""); err != nil {
+					return nil, usageError{err: fmt.Errorf("%s: %w", doc.name, err)}
+				}
+			}
 			if err := protojson.Unmarshal(doc.json, v); err != nil {
 				return nil, usageError{err: fmt.Errorf("%s: %s", doc.name, plain(err))}
 			}

@@ -2878,7 +2878,8 @@ type Delivery struct {
 	MaxRetries *int32 `protobuf:"varint,1,opt,name=max_retries,json=maxRetries,proto3,oneof" json:"max_retries,omitempty"`
 	// Of each attempt, connection included; up to 30s. Default 10s.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Statuses and families ("4xx", "5xx") that are retried. Default 408, 429, 5xx.
+	// Statuses and families ("4xx", "5xx") that are retried; "none" alone for none.
+	// Default 408, 429, 5xx.
 	RetryOn       []string `protobuf:"bytes,3,rep,name=retry_on,json=retryOn,proto3" json:"retry_on,omitempty"`
 	Backoff       *Backoff `protobuf:"bytes,4,opt,name=backoff,proto3" json:"backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
