@@ -54,7 +54,7 @@ func patchDefinitions(defs object) {
 	for _, name := range []string{"v1PublishEventRequest", "v1Event", "v1ValidateEventForSchemaRequest"} {
 		props := defs[name].(object)["properties"].(object)
 		props["data"] = anyJSON("Any JSON value. It is kept as the bytes that came.")
-		props["dataBase64"] = object{"type": "string", "format": "byte", "description": "The data, instead of data, if it is not JSON."}
+		props["dataBase64"] = object{"type": "string", "format": "byte", "description": "The data, instead of data, if it is not JSON; without a dataContentType it is application/octet-stream then."}
 	}
 	defs["v1Schema"].(object)["properties"].(object)["definition"] = anyJSON("The schema, as it came.")
 	defs["SchemaRegistryStoreSchemaBody"] = anyJSON(`The schema itself, or {"schema": …} around it.`)

@@ -267,3 +267,24 @@ func TestProtobufSchemasOverREST(t *testing.T) {
 	r.do("PUT", path, `{"kind":"PROTOBUF","definition":7}`).problem(400, "definition")
 	r.do("PUT", path, `{"kind":"PROTOBUF","massage":"Order"}`).problem(400, "massage")
 }
+
+// Without a content type data is JSON, so what is not must not go without one.
+func TestDataThatIsNoJSONIsNotCalledSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, tt := range []struct{ event, want string }{
+		{`{"type":"a","dataBase64":"aGVsbG8="}`, "application/octet-stream"},
+		{`{"type":"a","dataBase64":"aGVsbG8=","dataContentType":"text/plain"}`, "text/plain"},
+		{`{"type":"a","dataBase64":"eyJhIjoxfQ=="}`, ""},
+		{`{"type":"a","data":{"a":1}}`, ""},
+		{`{"type":"a"}`, ""},
+	} {
+		r.do("POST", "/api/v1/events", tt.event).is(202)
+		r.do("POST", "/api/v1/events:batch", `{"events":[`+tt.event+`]}`).is(202)
+		for _, got := range r.broker.got[len(r.broker.got)-2:] {
+			if got.GetDataContentType() != tt.want {
+				t.Errorf("%s is of content type %q, want %q", tt.event, got.GetDataContentType(), tt.want)
+			}
+		}
+	}
+}
