@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthornhq/posthorn/pkg/amqp"
@@ -93,6 +94,18 @@ type running struct {
 	source *source.Source
 	stop   context.CancelFunc
 	done   chan struct{}
+	// gone says that the source is not wanted any more. It stays among the others until
+	// it is done: who puts it back meanwhile waits for it.
+	gone atomic.Bool
+}
+
+func (r *running) over() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Run consumes until ctx is done, finishes what is in hand, and returns nil.
@@ -120,17 +133,16 @@ func (c *Consumers) reconcile(ctx context.Context, all map[string]*running, wg *
 	}
 	for name, r := range all {
 		if wanted[name] == nil {
+			r.gone.Store(true)
 			r.stop()
-			delete(all, name)
-			wg.Go(func() {
-				<-r.done
-				c.Metrics.forget(name)
-			})
+			if r.over() {
+				delete(all, name)
+			}
 		}
 	}
 	for name, s := range wanted {
 		before := all[name]
-		if before != nil && before.source == s {
+		if before != nil && before.source == s && !before.gone.Load() {
 			continue
 		}
 		own, stop := context.WithCancel(ctx)
@@ -146,6 +158,9 @@ func (c *Consumers) reconcile(ctx context.Context, all map[string]*running, wg *
 				<-before.done // it finishes what it has in hand
 			}
 			newQueue(c, s).run(own)
+			if r.gone.Load() {
+				c.Metrics.forget(name)
+			}
 		})
 	}
 }

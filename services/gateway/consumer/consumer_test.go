@@ -456,6 +456,68 @@ func TestADeletedQueueIsWaitedFor(t *testing.T) {
 	r.until("it is consumed again", func() bool { return len(r.accept.all()) == 1 })
 }
 
+// Who comes back finds that the one before has not ended yet: of a source there is one
+// at a time, and what it shows is its own.
+func TestASourceThatIsPutBackWaitsForTheOneBefore(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Shared(t)
+	s.Queue("back", "")
+	r := newRig(t, Config{})
+	r.stop() // the test itself says when the catalog is looked at
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	all := map[string]*running{}
+	look := func() { r.c.reconcile(ctx, all, &wg) }
+
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	r.accept.refusing(func(ev *event.Event) error {
+		if ev.Type == "a.first" {
+			close(begun)
+			<-goOn
+		}
+		return nil
+	})
+	publish(t, s, "", "back", amqp091.Publishing{Type: "a.first"})
+	r.put(of(s, "back", &posthornv1.AmqpSource{}))
+	look()
+	<-begun
+	first := all["back"]
+	r.delete("back")
+	look()
+	r.put(of(s, "back", &posthornv1.AmqpSource{}))
+	look()
+	second := all["back"]
+	if second == first {
+		t.Fatal("the source that was put back is the one that was deleted")
+	}
+	publish(t, s, "", "back", amqp091.Publishing{Type: "a.second"})
+	select {
+	case <-first.done:
+		t.Error("the first one ended with a message in hand")
+	case <-time.After(100 * time.Millisecond): // time to do it wrong
+	}
+	if n := s.Consumers("back"); n != 1 {
+		t.Errorf("%d consume at once, want one", n)
+	}
+	close(goOn)
+	r.until("the second one consumes", func() bool { return len(r.accept.all()) == 2 })
+	if n := testutil.CollectAndCount(r.metrics.connected); n != 1 {
+		t.Errorf("%d sources are shown as connected, want the one", n)
+	}
+	r.delete("back")
+	look()
+	<-second.done
+	if n := testutil.CollectAndCount(r.metrics.connected); n != 0 {
+		t.Errorf("%d sources are shown that are gone", n)
+	}
+	look()
+	if len(all) != 0 {
+		t.Errorf("%d sources are kept that are gone", len(all))
+	}
+}
+
 // What is in hand when the platform stops is finished, and acknowledged; what is
 // not begun goes back.
 func TestAStopFinishesWhatIsInHand(t *testing.T) {
