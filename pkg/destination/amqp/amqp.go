@@ -58,8 +58,10 @@ func New(p *Pool, spec *posthornv1.Amqp, subscription string) (*AMQP, error) {
 
 // String returns the broker, the exchange and the routing key, without user and
 // password.
-func (a *AMQP) String() string {
-	return fmt.Sprintf("%s exchange %q routing key %q", a.endpoint, a.exchange, a.key)
+func (a *AMQP) String() string { return a.to(a.key) }
+
+func (a *AMQP) to(key string) string {
+	return fmt.Sprintf("%s exchange %q routing key %q", a.endpoint, a.exchange, key)
 }
 
 // Send implements [destination.Destination].
@@ -112,9 +114,6 @@ func classOf(ctx context.Context, err error) string {
 	if errors.Is(err, netguard.ErrBlocked) {
 		return destination.ClassBlocked
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return destination.ClassTimeout
-	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return destination.ClassDNS
 	}
@@ -126,6 +125,9 @@ func classOf(ctx context.Context, err error) string {
 	}
 	if _, ok := errors.AsType[*downError](err); ok {
 		return destination.ClassConnect
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return destination.ClassTimeout
 	}
 	if e, ok := errors.AsType[*amqp091.Error](err); ok && (e.Code == amqp091.ConnectionForced || e.Code == amqp091.ErrClosed.Code || e.Code == amqp091.FrameError) {
 		return destination.ClassClosed

@@ -280,7 +280,64 @@ func TestErrorClasses(t *testing.T) {
 			if r.Err != nil && strings.Contains(r.Err.Error(), "hush") {
 				t.Errorf("the error shows the password: %v", r.Err)
 			}
+			// In its own words: it keeps silent for seconds towards who did not ask for them.
+			if tt.class == destination.ClassAuth && (r.Err == nil || !strings.Contains(r.Err.Error(), "ACCESS_REFUSED")) {
+				t.Errorf("error is %v, want what the broker said", r.Err)
+			}
 		})
+	}
+}
+
+// A try that is slow does not hide what the one before came to.
+func TestWhyThereIsNoConnectionIsSaidAlsoWhenTheTimeIsUp(t *testing.T) {
+	t.Parallel()
+	p := NewPool(netguard.New(nil), slog.New(slog.DiscardHandler), Config{})
+	a := open(t, p, &posthornv1.Amqp{Url: "amqp://192.0.2.1", Username: "u"})
+	p.link(a.endpoint).err = &amqp091.Error{Code: amqp091.AccessRefused, Reason: "ACCESS_REFUSED - not you"}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if r := a.Send(ctx, message("1", "a.b")); r.ErrorClass != destination.ClassAuth || !strings.Contains(r.Err.Error(), "not you") {
+		t.Errorf("result is %+v, want what the broker said", r)
+	}
+}
+
+// What is shown of a message is what is sent, but for what is secret in it.
+func TestWhatIsPreparedIsWhatIsSent(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Shared(t)
+	s.Queue("shown", "shown", "#")
+	sub := spec(s, "shown")
+	sub.Headers, sub.RoutingKey = map[string]string{"X-Key": "hush"}, "k.{type}.{tenant}.{context}"
+	a := open(t, newPool(t, Config{}), sub)
+	m := message("ev_1", "order.created")
+	m.Event.Tenant = "acme"
+	shown := a.Prepare(m)
+	if r := send(t, a, m); r.Verdict != destination.Accepted {
+		t.Fatal(r.Err)
+	}
+	d := s.Drain("shown")[0]
+	delete(d.Headers, headerPublish)
+	want := map[string]string{
+		"content_type": d.ContentType, "delivery_mode": "2", "message_id": d.MessageId, "timestamp": d.Timestamp.UTC().Format(time.RFC3339),
+		"type": d.Type, "app_id": d.AppId,
+	}
+	for name, value := range d.Headers {
+		want[name] = fmt.Sprint(value)
+	}
+	want["X-Key"] = destination.MaskedValue
+	got := map[string]string{}
+	for _, h := range shown.Header {
+		got[h.Name] = h.Value
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("headers (-sent +shown)\n%s", diff)
+	}
+	if string(shown.Body) != string(d.Body) || d.RoutingKey != "k.order.created.acme.default" ||
+		!strings.HasSuffix(shown.Target, `exchange "shown" routing key "k.order.created.acme.default"`) {
+		t.Errorf("shown %+v, sent to %q: %s", shown, d.RoutingKey, d.Body)
+	}
+	if strings.Contains(fmt.Sprint(shown), "hush") {
+		t.Errorf("a credential is shown: %v", shown)
 	}
 }
 

@@ -3,7 +3,11 @@ package amqp
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"maps"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +66,32 @@ func (a *AMQP) publishing(m *destination.Message) amqp091.Publishing {
 		AppId:        "posthorn",
 		Body:         ev.Data,
 	}
+}
+
+// Prepare implements [destination.Preparer]. What a message that comes back is known by
+// is no part of it, since it is given when the message goes.
+func (a *AMQP) Prepare(m *destination.Message) destination.Request {
+	msg := a.publishing(m)
+	r := destination.Request{Method: "basic.publish", Target: a.to(a.routingKey(m.Event)), Body: msg.Body}
+	add := func(name, value string) {
+		if value != "" {
+			r.Header = append(r.Header, destination.HeaderField{Name: name, Value: value})
+		}
+	}
+	add("content_type", msg.ContentType)
+	add("delivery_mode", strconv.Itoa(int(msg.DeliveryMode)))
+	add("message_id", msg.MessageId)
+	add("timestamp", msg.Timestamp.UTC().Format(time.RFC3339))
+	add("type", msg.Type)
+	add("app_id", msg.AppId)
+	for _, name := range slices.Sorted(maps.Keys(msg.Headers)) {
+		value := fmt.Sprint(msg.Headers[name])
+		if own, ok := a.headers[name]; ok && own == value {
+			value = destination.MaskedValue
+		}
+		add(name, value)
+	}
+	return r
 }
 
 // short returns s, or if no short string can hold it, instead.

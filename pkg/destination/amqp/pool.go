@@ -74,13 +74,6 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 }
 
-// Connections returns how many brokers are connected to, or would be.
-func (p *Pool) Connections() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.links)
-}
-
 // publish sends a message and waits for what the broker says of it.
 func (p *Pool) publish(ctx context.Context, to amqp.Endpoint, exchange, key string, msg amqp091.Publishing) (answer, error) {
 	s, err := p.session(ctx, to)
@@ -158,6 +151,9 @@ func (l *link) session(ctx context.Context) (*session, error) {
 		select {
 		case <-tried:
 		case <-ctx.Done():
+			if err != nil {
+				return nil, &downError{err} // of the try before
+			}
 			return nil, context.Cause(ctx)
 		}
 	}
@@ -255,14 +251,14 @@ func (l *link) idle() bool {
 	return true
 }
 
-// retire takes the link out of the pool, if it is there, and tells those who wait.
+// retire tells those who wait, and if the link is still in the pool, those who come,
+// that it will not be connected any more.
 func (l *link) retire(err error) {
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pool.links[l.to] == l {
-		// It stays, for those who still come: they are told that all is over.
 		l.err = fmt.Errorf("the platform is stopping: %w", err)
 	}
 	if l.tried != nil {
