@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -34,6 +35,7 @@ type App struct {
 	barrier    *commit.Barrier // nil where stored does not wait for the disk
 	release    func() error    // of the barrier's file system
 	checkpoint *broker.Checkpoint
+	routed     atomic.Bool   // whether the router began, which the checkpoint is about
 	certs      *certs.Keeper // nil without TLS
 	parts      []part
 	// doors let work in. They open after all parts and close before them.
@@ -174,7 +176,10 @@ func (a *App) Close(ctx context.Context, clean bool) error {
 		errs = append(errs, a.server.Stop())
 		a.server = nil
 	}
-	if a.checkpoint != nil && clean {
+	// A start that came to nothing before the router began leaves nothing behind that
+	// the next one need look back for, but what the process before may have left.
+	nothing := !a.routed.Load() && a.checkpoint != nil && !a.checkpoint.Unclean()
+	if a.checkpoint != nil && (clean || nothing) {
 		if a.barrier != nil {
 			// The server wrote its state on the way down.
 			errs = append(errs, a.barrier.Wait(ctx))

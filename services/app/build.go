@@ -324,6 +324,7 @@ func (a *App) router(ctx context.Context, js, deliver jetstream.JetStream, b *br
 	}
 	a.add("retention", events.Retain, nil)
 	a.add("router", func(ctx context.Context) error {
+		a.routed.Store(true)
 		defer b.Drain(context.WithoutCancel(ctx))
 		return b.Run(ctx, deliver)
 	}, nil)
