@@ -226,18 +226,3 @@ func (c *Config) Embedded() bool { return c.NATSURL == "" }
 // Fsync reports whether an answer waits until the disk has the event. It is
 // false with an external server, whose own settings decide.
 func (c *Config) Fsync() bool { return c.Embedded() && c.Durability == Fsync }
-
-// ShareDisk replaces every byte limit that is 0 by its share of the free disk.
-// A quarter is left for what else grows there.
-func (c *Config) ShareDisk(free Bytes) {
-	share := func(limit *Bytes, percent Bytes) {
-		if *limit == 0 {
-			*limit = free / 100 * percent
-		}
-	}
-	share(&c.Store.MaxBytes, 50)
-	share(&c.Deliveries.MaxBytes, 10)
-	share(&c.Attempts.MaxBytes, 5)
-	share(&c.DeadLetters.MaxBytes, 5)
-	share(&c.Rejections.MaxBytes, 5)
-}

@@ -395,20 +395,6 @@ func TestSampleHoldsEveryDefault(t *testing.T) {
 	}
 }
 
-func TestLimitsLeftOpenShareTheDisk(t *testing.T) {
-	t.Parallel()
-	cfg := config.Default()
-	cfg.Attempts.MaxBytes = config.GiB
-	cfg.ShareDisk(100 * config.GiB)
-	if cfg.Attempts.MaxBytes != config.GiB {
-		t.Errorf("attempts.max-bytes is %s, want what was set, 1GiB", cfg.Attempts.MaxBytes)
-	}
-	all := cfg.Store.MaxBytes + cfg.Deliveries.MaxBytes + cfg.DeadLetters.MaxBytes + cfg.Rejections.MaxBytes
-	if cfg.Store.MaxBytes < 49*config.GiB || all > 75*config.GiB {
-		t.Errorf("of 100GiB the store has %s and the shares are %s together, want about 50GiB and at most 75GiB", cfg.Store.MaxBytes, all)
-	}
-}
-
 func TestFileIsTheOneNamed(t *testing.T) {
 	t.Parallel()
 	env := []string{"POSTHORN_CONFIG=/etc/posthorn.yaml"}
