@@ -127,7 +127,7 @@ func TestTheIndexAnswersWhatTheStreamsSay(t *testing.T) {
 	queries["between"] = trace.Query{From: page[200].Received, To: page[100].Received, Status: trace.Failed}
 	queries["in the future"] = trace.Query{From: time.Now().Add(time.Hour)}
 	for name, q := range queries {
-		for _, limit := range []int{7, 1000} {
+		for _, limit := range []int{23, 1000} {
 			q.Limit = limit
 			next := func(q *trace.Query, c string) { q.Cursor = c }
 			want := all(t, q, func(q trace.Query) ([]trace.Summary, string, error) { return r.tracer.List(t.Context(), q) }, next)
