@@ -148,7 +148,7 @@ func (s userServer) PutUser(ctx context.Context, req *posthornv1.PutUserRequest)
 	if err != nil && errs.KindOf(err) != errs.NotFound {
 		return nil, s.status(ctx, err)
 	}
-	out, err := s.dir.PutUser(ctx, req.GetUser(), revision, me(ctx))
+	out, err := s.putUser(ctx, req.GetUser(), before, revision)
 	if err != nil {
 		return nil, s.status(ctx, err)
 	}
@@ -159,6 +159,21 @@ func (s userServer) PutUser(ctx context.Context, req *posthornv1.PutUserRequest)
 	}
 	sendETagOf(ctx, out.GetMeta())
 	return out, nil
+}
+
+func (s userServer) putUser(ctx context.Context, u, before *posthornv1.User, revision uint64) (*posthornv1.User, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if len(md.Get(metaIfNoneMatch)) == 0 {
+		return s.dir.PutUser(ctx, u, revision, me(ctx))
+	}
+	if before != nil {
+		at, _ := strconv.ParseUint(before.GetMeta().GetEtag(), 10, 64) // it is a revision
+		if err := checkNoneMatch(ctx, true, at); err != nil {
+			return nil, err
+		}
+		return s.dir.PutUser(ctx, u, at, me(ctx))
+	}
+	return s.dir.CreateUser(ctx, u, me(ctx))
 }
 
 func (s userServer) DeleteUser(ctx context.Context, req *posthornv1.DeleteUserRequest) (*emptypb.Empty, error) {

@@ -18,8 +18,9 @@ import (
 
 // Metadata, which over REST are the headers of these names.
 const (
-	metaIfMatch = "if-match"
-	metaETag    = "etag"
+	metaIfMatch     = "if-match"
+	metaIfNoneMatch = "if-none-match"
+	metaETag        = "etag"
 )
 
 // etagOf returns the entity tag of a revision, without the quotes of HTTP.
@@ -58,6 +59,26 @@ func checkMatch(ctx context.Context, exists bool, revision uint64) error {
 		}
 	}
 	return errs.New(errs.Stale, `it was changed by somebody else: its etag is "%d", If-Match says %s; read it again and repeat the edit`, revision, want)
+}
+
+// checkNoneMatch holds a request's If-None-Match against what is there (RFC 9110,
+// 13.1.2): with "*" a PUT makes what is not there, and replaces nothing.
+func checkNoneMatch(ctx context.Context, exists bool, revision uint64) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	not := strings.TrimSpace(strings.Join(md.Get(metaIfNoneMatch), ","))
+	if not == "" || !exists {
+		return nil
+	}
+	if not == "*" {
+		return errs.New(errs.Stale, "it exists, and If-None-Match: * makes what does not; leave that out to replace it")
+	}
+	for tag := range strings.SplitSeq(not, ",") {
+		tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
+		if strings.Trim(tag, `"`) == etagOf(revision) {
+			return errs.New(errs.Stale, `its etag is "%d", which If-None-Match excludes`, revision)
+		}
+	}
+	return nil
 }
 
 // lastRevision returns the newest revision of a bucket: that of a deletion is

@@ -133,6 +133,9 @@ func patchOperation(method string, op object) {
 	case strings.HasPrefix(id, "DeleteDeadLetter"):
 	case method == "put" || method == "delete":
 		header("header", "If-Match", "The ETag of what is to be replaced or deleted.")
+		if method == "put" {
+			header("header", "If-None-Match", "*: only make it, replace nothing.")
+		}
 	}
 }
 

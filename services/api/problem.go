@@ -1,11 +1,15 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -92,19 +96,21 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p problem, reason stri
 	_, _ = w.Write(append(body, '\n')) // whoever is gone does not miss it
 }
 
-// What the generated code and protojson say of a request that they cannot read,
-// and the field in it.
+// What the generated code and protojson say of a request that they cannot read: where
+// in the body, or which parameter.
 var (
-	unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
-	wrongValue   = regexp.MustCompile(`invalid value for \w+ field (\w+): (.*)`)
+	position     = regexp.MustCompile(`\(line (\d+):(\d+)\):\s*(.*)`)
+	unknownField = regexp.MustCompile(`^unknown field "`)
+	wrongValue   = regexp.MustCompile(`^invalid value for \w+ (?:field \w+|key): (.*)`)
+	wrongToken   = regexp.MustCompile(`^unexpected token (.*)`)
 	wrongQuery   = regexp.MustCompile(`parsing field "([^"]+)": (.*)`)
 )
 
 const tooLargeText = "http: request body too large"
 
 // readable turns an error of the generated code, which has a text only, into one
-// that names the field.
-func readable(err error) error {
+// that names the field by its path in the body.
+func readable(err error, body []byte) error {
 	s, ok := status.FromError(err)
 	if !ok || s.Code() != codes.InvalidArgument || len(s.Details()) > 0 {
 		return err
@@ -113,14 +119,105 @@ func readable(err error) error {
 	if strings.Contains(text, tooLargeText) {
 		return errs.New(errs.TooLarge, "the body is larger than a resource may be")
 	}
-	if m := unknownField.FindStringSubmatch(text); m != nil {
-		return errs.Field(m[1], "there is no such field")
-	}
-	if m := wrongValue.FindStringSubmatch(text); m != nil {
-		return errs.Field(m[1], "%s is not a value that it may have", m[2])
-	}
 	if m := wrongQuery.FindStringSubmatch(text); m != nil {
 		return errs.Field(m[1], "%s", m[2])
 	}
-	return errs.New(errs.Invalid, "%s", text)
+	m := position.FindStringSubmatch(text)
+	if m == nil {
+		return errs.New(errs.Invalid, "%s", text)
+	}
+	path, what := pathAt(body, offsetOf(body, m[1], m[2])), m[3]
+	switch {
+	case path == "":
+		return errs.New(errs.Invalid, "%s", what)
+	case unknownField.MatchString(what):
+		return errs.Field(path, "there is no such field")
+	}
+	for _, pattern := range []*regexp.Regexp{wrongValue, wrongToken} {
+		if value := pattern.FindStringSubmatch(what); value != nil {
+			return errs.Field(path, "%s is not a value that it may have", value[1])
+		}
+	}
+	return errs.Field(path, "%s", what)
+}
+
+// offsetOf returns where in text a line and column are, which count from 1, columns in
+// characters.
+func offsetOf(text []byte, line, column string) int {
+	l, errLine := strconv.Atoi(line)
+	c, errColumn := strconv.Atoi(column)
+	if errLine != nil || errColumn != nil {
+		return len(text) // it was a regular expression that found them
+	}
+	at := 0
+	for ; l > 1; l-- {
+		i := bytes.IndexByte(text[at:], '\n')
+		if i < 0 {
+			return len(text)
+		}
+		at += i + 1
+	}
+	for ; c > 1 && at < len(text); c-- {
+		_, size := utf8.DecodeRune(text[at:])
+		at += size
+	}
+	return at
+}
+
+// pathAt returns the path of what is at an offset of a JSON document, such as
+// "delivery.backoff.strategy" or "contexts[0]", or "" if there is nothing that has one.
+func pathAt(doc []byte, offset int) string {
+	type level struct {
+		array bool
+		n     int    // elements before
+		name  string // of the member
+		named bool   // the name has been read, and the value has not
+	}
+	var stack []level
+	path := func() string {
+		p := ""
+		for _, l := range stack {
+			switch {
+			case l.array:
+				p += fmt.Sprintf("[%d]", l.n)
+			case l.name != "":
+				p = join(p, l.name)
+			}
+		}
+		return p
+	}
+	done := func() { // with a value
+		if n := len(stack); n > 0 {
+			stack[n-1].n++
+			stack[n-1].named = false
+		}
+	}
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()
+	for {
+		token, err := dec.Token()
+		if err != nil {
+			return ""
+		}
+		found := int(dec.InputOffset()) > offset
+		delim, _ := token.(json.Delim)
+		if delim == '}' || delim == ']' {
+			stack = stack[:len(stack)-1]
+		} else if n := len(stack); n > 0 && !stack[n-1].array && !stack[n-1].named {
+			stack[n-1].name, _ = token.(string)
+			stack[n-1].named = true
+			if found {
+				return path()
+			}
+			continue
+		}
+		if found {
+			return path()
+		}
+		if delim == '{' || delim == '[' {
+			stack = append(stack, level{array: delim == '['})
+		} else {
+			done()
+		}
+	}
 }

@@ -149,7 +149,7 @@ func (h *handler) parseEvent(b []byte, at string) (*posthornv1.PublishEventReque
 		return nil, err
 	}
 	req.Data, err = data.bytes(req.DataContentType, h.cfg.MaxEventBytes)
-	if data.encoded != nil && req.DataContentType == "" && !json.Valid(req.Data) {
+	if len(req.Data) > 0 && data.encoded != nil && req.DataContentType == "" && !json.Valid(req.Data) {
 		req.DataContentType = "application/octet-stream" // no type at all is JSON's
 	}
 	return req, err

@@ -175,6 +175,9 @@ func (r *resource[T]) create(ctx context.Context, v T) (T, error) {
 func (r *resource[T]) replace(ctx context.Context, v T) (T, error) {
 	return r.put(ctx, v, func(cur version[T]) error {
 		var none T
+		if err := checkNoneMatch(ctx, cur.value != none, cur.revision); err != nil {
+			return err
+		}
 		return checkMatch(ctx, cur.value != none, cur.revision)
 	})
 }

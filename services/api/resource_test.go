@@ -208,7 +208,7 @@ func TestWrongRequestsNameTheField(t *testing.T) {
 		name, method, path, body, field string
 	}{
 		{"an unknown field", "POST", sources, `{"name":"x","kind":"GENERIC","colour":"red"}`, "colour"},
-		{"an unknown field further in", "POST", "/api/v1/policies", `{"name":"x","delivery":{"retries":3}}`, "retries"},
+		{"an unknown field further in", "POST", "/api/v1/policies", `{"name":"x","delivery":{"retries":3}}`, "delivery.retries"},
 		{"a value that the field cannot have", "POST", sources, `{"name":"x","kind":"NONE_SUCH"}`, "kind"},
 		{"a field that is there twice", "POST", sources, `{"name":"x","kind":"GENERIC","kind":"GITHUB"}`, "kind"},
 		{"no name", "POST", sources, `{"kind":"GENERIC"}`, "name"},

@@ -106,7 +106,7 @@ func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeM
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newCodec()),
 		runtime.WithIncomingHeaderMatcher(func(name string) (string, bool) {
 			switch name {
-			case "If-Match", "Traceparent", "Tracestate":
+			case "If-Match", "If-None-Match", "Traceparent", "Tracestate":
 				return strings.ToLower(name), true
 			}
 			return "", false // Authorization passes anyhow
@@ -115,7 +115,11 @@ func newMux(ctx context.Context, conn grpc.ClientConnInterface) (*runtime.ServeM
 			return "ETag", name == metaETag
 		}),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-			writeError(w, r, readable(err))
+			var body []byte
+			if sent, ok := r.Body.(*readAgain); ok {
+				body = sent.all
+			}
+			writeError(w, r, readable(err, body))
 		}),
 		runtime.WithForwardResponseOption(successStatus),
 		// The handler finds routes itself; what is left is a path that its patterns
@@ -263,10 +267,19 @@ func prepareBody(w http.ResponseWriter, r *http.Request, rt *route) error {
 	if err == nil {
 		err = checkPolicy(body, rt)
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Body = &readAgain{Reader: bytes.NewReader(body), all: body}
 	r.ContentLength = int64(len(body))
 	return err
 }
+
+// readAgain is a body that has been read. What is wrong with it is told by where in all
+// of it that is.
+type readAgain struct {
+	*bytes.Reader
+	all []byte
+}
+
+func (*readAgain) Close() error { return nil }
 
 // checkPolicy refuses what only a policy's text says, and not its message.
 func checkPolicy(body []byte, rt *route) error {

@@ -275,3 +275,46 @@ func TestABodyThatCameTooSlowlyIsToldSo(t *testing.T) {
 		}
 	}
 }
+
+func TestAnErrorNamesTheWholePathOfItsField(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, tt := range []struct{ path, body, field string }{
+		{"policies/p", `{"delivery":{"backoff":{"strategy":"SLOW"}}}`, "delivery.backoff.strategy"},
+		{"policies/p", `{"delivery":{"timeout":"soon"}}`, "delivery.timeout"},
+		{"policies/p", `{"delivery":{"maxRetries":"many"}}`, "delivery.maxRetries"},
+		{"policies/p", `{"delivery":{"retries":5}}`, "delivery.retries"},
+		{"policies/p", `{"delivery":[]}`, "delivery"},
+		{"policies/p", `{"delivery":{"retryOn":["5xx",429]}}`, "delivery.retryOn[1]"},
+		{"policies/p", `{"security":{"flow":[{"jwt":{}},{"ipFilter":{"mode":"MAYBE"}}]}}`, "security.flow[1].ipFilter.mode"},
+		{"policies/p", "{\"description\":\"\u00fc\u00fc\",\n \"delivery\": {\"backoff\":\n\t{\"jitter\":\"x\"}}}", "delivery.backoff.jitter"},
+		{"sources/s", `{"kind":"GENERIC","contexts":["testing"]}`, "contexts[0]"},
+		{"sources/s", `{"kind":"FAX"}`, "kind"},
+		{"sources/s", `{"kind":"GENERIC","contexts":[{"context":"a"},{"context":{}}]}`, "contexts[1].context"},
+		{"sources/s", `{"nosuch":1}`, "nosuch"},
+		{"subscriptions/s", `{"types":["a"],"destination":{"webhook":{"headers":{"a":1}}}}`, "destination.webhook.headers.a"},
+		{"settings", `{"flags":{"x":"yes"}}`, "flags.x"},
+	} {
+		r.do("PUT", "/api/v1/"+tt.path, tt.body).problem(400, tt.field).lacks("(line ").lacks("proto:")
+	}
+}
+
+func TestIfNoneMatchReplacesNothing(t *testing.T) {
+	t.Parallel()
+	eachWay(t, func(t *testing.T, r *rig) {
+		for path, body := range map[string]string{
+			"/api/v1/sources/s": `{"kind":"GENERIC"}`, "/api/v1/policies/p": `{}`, "/api/v1/users/ann": `{"roles":["events:read"],"password":"correct horse"}`,
+		} {
+			etag := r.do("PUT", path, body, "If-None-Match: *").is(200).header.Get("ETag")
+			r.do("PUT", path, body, "If-None-Match: *").problem(412, "")
+			r.do("PUT", path, body, "If-None-Match: "+etag).problem(412, "")
+			if got := r.do("GET", path, "").is(200).header.Get("ETag"); got != etag {
+				t.Errorf("%s has etag %s after it, want %s as before", path, got, etag)
+			}
+			r.do("PUT", path, body, `If-None-Match: "1000000"`).is(200)
+		}
+		// What is built in is there.
+		r.do("PUT", "/api/v1/policies/default", `{}`, "If-None-Match: *").problem(412, "")
+		r.do("PUT", "/api/v1/settings", `{}`, "If-None-Match: *").problem(412, "")
+	})
+}
