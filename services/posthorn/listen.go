@@ -58,6 +58,9 @@ there is are taken, shared with all its other clients.
 With --forward each delivery is posted as a webhook, signed with --secret; a 2xx settles it, anything else
 fails it, and it comes again by the subscription's policy. Without --forward what is printed is settled.
 
+--output compact prints a line for each delivery, json a document in a line. With quiet only the IDs are printed,
+with --forward only what failed, and at the end how many there were.
+
 In a terminal r sends the last delivery again and q ends; elsewhere the same, each in a line of standard input.`,
 		Example: `  posthorn listen --types 'order.*'
   posthorn listen --types '#' --forward http://localhost:3000/hooks
@@ -81,7 +84,7 @@ In a terminal r sends the last delivery again and q ends; elsewhere the same, ea
 	fl.StringArrayVar(&f.headers, "header", nil, "header of forwarded requests, name=value; may be repeated")
 	fl.StringVar(&f.secret, "secret", "", "what forwarded requests are signed with, whsec_… (default: a new one, shown)")
 	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a forwarded request may take")
-	fl.VarP(&f.output, "output", "o", "how deliveries are shown: compact, quiet or json")
+	fl.VarP(&f.output, "output", "o", "how deliveries are shown: compact, quiet (IDs or failures alone) or json")
 	fl.IntVar(&f.parallel, "parallel", 8, "deliveries at once")
 	return cmd
 }
@@ -147,6 +150,7 @@ func (a *app) listen(ctx context.Context, f *listenFlags) (err error) {
 	l := &listener{name: name, dest: dest, timeout: f.timeout, screen: s}
 	s.greet(name, dest, f)
 	go s.keys(cancel, func() { l.again(ctx) })
+	defer s.sum()
 	return c.Receive(ctx, name, l.handle, client.ReceiveOptions{Concurrency: f.parallel, OnError: func(err error) { s.complain(a.explain(err)) }})
 }
 

@@ -187,6 +187,8 @@ type listenScreen struct {
 	format  listenOutput
 	restore func()
 	raw     bool
+
+	shown, failed int // guarded by mu
 }
 
 func (a *app) newListenScreen(f *listenFlags) *listenScreen {
@@ -244,14 +246,33 @@ func (s *listenScreen) complain(text string) {
 	_ = s.write(s.err, []byte("posthorn: "+strings.TrimSpace(text)+"\n")) // there is nowhere else to say it
 }
 
+// sum tells at the end what has not been shown in full.
+func (s *listenScreen) sum() {
+	s.mu.Lock()
+	shown, failed := s.shown, s.failed
+	s.mu.Unlock()
+	if s.format == listenQuiet {
+		_ = s.write(s.err, fmt.Appendf(nil, "tries: %d, failed: %d\n", shown, failed)) // a farewell
+	}
+}
+
 func (s *listenScreen) show(d *shownDelivery) error {
+	s.mu.Lock()
+	s.shown++
+	if d.err != nil {
+		s.failed++
+	}
+	s.mu.Unlock()
 	var line []byte
 	switch s.format {
 	case listenQuiet:
-		if d.err != nil {
+		switch {
+		case d.err != nil:
 			return s.write(s.err, d.compact())
+		case d.forwarded:
+			return nil
 		}
-		return nil
+		line = []byte(oneLine(d.delivery.Event.DeliveryID) + "\n")
 	case listenJSON:
 		var err error
 		if line, err = d.json(); err != nil {
