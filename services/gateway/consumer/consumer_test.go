@@ -567,7 +567,7 @@ func TestABrokerThatIsOutOfReachIsNamed(t *testing.T) {
 	tests := []struct{ name, url, username, want string }{
 		{"a private address", "amqp://10.0.0.1", "u", "netguard: 10.0.0.1 is not a public address"},
 		{"nobody there", "amqp://127.0.0.1:1", "u", "connection refused"},
-		{"a wrong user", s.URL(), "nobody", "password not allowed"},
+		{"a wrong user", s.URL(), "nobody", "ACCESS_REFUSED"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
