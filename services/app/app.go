@@ -34,6 +34,7 @@ type App struct {
 	conns      []*nats.Conn
 	barrier    *commit.Barrier // nil where stored does not wait for the disk
 	release    func() error    // of the barrier's file system
+	diskFull   atomic.Bool     // of an embedded server
 	checkpoint *broker.Checkpoint
 	routed     atomic.Bool   // whether the router began, which the checkpoint is about
 	certs      *certs.Keeper // nil without TLS

@@ -68,6 +68,10 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	a.health.Register("jetstream", a.natsCheck(js))
+	if a.server != nil {
+		free := func() (int64, error) { return FreeDisk(a.cfg.Data) }
+		a.add("disk", func(ctx context.Context) error { return a.watchDisk(ctx, free) }, nil)
+	}
 	if a.barrier != nil {
 		a.add("commit", func(ctx context.Context) error { return a.barrier.Watch(ctx, a.log) }, nil)
 	}
@@ -137,7 +141,7 @@ func (a *App) build(ctx context.Context) error {
 	brokerMetrics := broker.NewMetrics(a.reg)
 	local := broker.New(broker.Deps{
 		Store: state.events, Queue: state.queue, Ledger: state.ledger, Claims: claims, Schemas: schemas,
-		Catalog: cat, Lanes: lanes, Log: a.log, Metrics: brokerMetrics, Spans: spans,
+		Catalog: cat, Lanes: lanes, Log: a.log, Metrics: brokerMetrics, Spans: spans, Room: a.room,
 	}, broker.Config{Window: cfg.Dedup.Window})
 	brokerServer := broker.NewServer(local, a.status)
 	replays := broker.NewReplays(local, state.publisher.JetStream(), replay.NewJobs(buckets.jobs), broker.ReplayConfig{})

@@ -178,6 +178,11 @@ func reservedType(typ string) bool {
 // fill sets what the platform knows and checks what is said of an event.
 func (b *Broker) fill(ev *event.Event) error {
 	ev.ID = store.NewID()
+	if b.Room != nil {
+		if err := b.Room(); err != nil {
+			return err
+		}
+	}
 	if ev.Context == "" {
 		ev.Context = event.DefaultContext
 	} else if err := pattern.ValidName("context", ev.Context); err != nil {

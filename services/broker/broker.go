@@ -53,6 +53,8 @@ type Deps struct {
 	Metrics *Metrics
 	// Spans exports what accepting takes. May be nil.
 	Spans *telemetry.Spans
+	// Room returns an error, for the publisher, while nothing can be stored. May be nil.
+	Room func() error
 }
 
 // A Broker accepts and routes events. It is safe for concurrent use.

@@ -69,6 +69,17 @@ func conforms(t *testing.T, open func(*rig) acceptor) {
 			}
 		}
 	})
+	t.Run("without room on the disk the publisher is told at once", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.broker.Room = func() error { return errs.New(errs.Full, "the disk is full").Because("full") }
+		for _, key := range []string{"", "k"} {
+			_, err := open(r).Accept(t.Context(), good(), key)
+			if kind, reason := errs.KindOf(err), errs.ReasonOf(err); reason != "full" || kind != errs.Full || errs.MessageOf(err) != "the disk is full" {
+				t.Errorf("with key %q: %v (%v, %s), want that the disk is full", key, err, kind, reason)
+			}
+		}
+	})
 	t.Run("a key is one event for each source and direction", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
