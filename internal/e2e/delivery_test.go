@@ -437,9 +437,11 @@ func TestTheBrokerOverGRPC(t *testing.T) {
 	if r := batch.GetResults(); len(r) != 3 || r[0].GetReceipt() == nil || r[1].GetRefusal() == nil || r[2].GetReceipt() == nil {
 		t.Errorf("the batch was answered with %v, want a refusal of the second alone", r)
 	}
-	hs, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
-	if err != nil || hs.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
-		t.Errorf("health: %v %v", hs, err)
+	for _, service := range []string{"", posthornv1.EventBroker_ServiceDesc.ServiceName} {
+		hs, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
+		if err != nil || hs.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+			t.Errorf("health of %q: %v %v, want it serving", service, hs, err)
+		}
 	}
 	streamInOrder(ctx, t, c)
 }

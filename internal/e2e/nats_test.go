@@ -175,6 +175,9 @@ func TestTopologyCommand(t *testing.T) {
 					t.Errorf("topology %v: stdout lacks %q:\n%s", tt.args, want, got.stdout)
 				}
 			}
+			if tt.code != 0 && got.stdout != "" {
+				t.Errorf("topology %v: stdout is %q beside the refusal, want nothing", tt.args, got.stdout)
+			}
 			for _, want := range tt.stderr {
 				if !strings.Contains(got.stderr, want) {
 					t.Errorf("topology %v: stderr lacks %q:\n%s", tt.args, want, got.stderr)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -32,6 +34,25 @@ func OpenRedis(url string) (*redis.Client, error) {
 	o.ContextTimeoutEnabled = true
 	o.DialerRetries = 1
 	return redis.NewClient(o), nil
+}
+
+// redisLog takes what the Redis library would write to stderr by itself.
+type redisLog struct{ log *slog.Logger }
+
+// Printf logs at debug: every failed call of ours is told of where it fails, and the
+// library has a line for each connection that it tries.
+func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
+	if l.log.Enabled(ctx, slog.LevelDebug) {
+		l.log.DebugContext(ctx, "the Redis client says", "text", fmt.Sprintf(format, v...))
+	}
+}
+
+var logOnce sync.Once
+
+// LogRedis sends what the Redis library has to say to log. It is for the whole
+// process, and the first call holds; call it before [OpenRedis].
+func LogRedis(log *slog.Logger) {
+	logOnce.Do(func() { redis.SetLogger(redisLog{log}) })
 }
 
 // NewRedis returns claims whose keys in Redis begin with prefix. It does not

@@ -299,6 +299,7 @@ func (a *App) claims(nc *nats.Conn) (dedup.Claims, error) {
 	kv := dedup.NewKV(js)
 	var claims dedup.Claims = kv
 	if url := a.cfg.RedisURL.Reveal(); url != "" {
+		dedup.LogRedis(a.log)
 		client, err := dedup.OpenRedis(url)
 		if err != nil {
 			return nil, err

@@ -104,7 +104,11 @@ func (a *App) serveGRPC(ctx context.Context, what, addr string, auth api.Authent
 	)
 	srv := grpc.NewServer(opts...)
 	register(srv)
-	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
+	checks := health.NewServer()
+	for name := range srv.GetServiceInfo() {
+		checks.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+	grpc_health_v1.RegisterHealthServer(srv, checks)
 	reflection.Register(srv)
 	a.addGRPC(what+" gRPC", addr, l, srv)
 	return nil

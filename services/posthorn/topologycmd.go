@@ -82,6 +82,9 @@ func newTopologyApply(a *app) *cobra.Command {
 	}
 	cmd.RunE = a.onServer(cmd, func(cmd *cobra.Command, js jetstream.JetStream, c topology.Config) error {
 		done, err := topology.Ensure(cmd.Context(), js, c)
+		if err != nil && len(done) == 0 {
+			return err // that there is nothing to do would be said of what was refused
+		}
 		if sErr := a.showDifferences(done, "nothing to do"); err == nil {
 			err = sErr
 		}
