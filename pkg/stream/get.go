@@ -40,7 +40,7 @@ func GetLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*Messa
 	}
 	resp, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
 	if err != nil {
-		return nil, fmt.Errorf("stream: get the last of %s: %w", subject, err)
+		return nil, failed(failedGets, fmt.Errorf("stream: get the last of %s: %w", subject, err))
 	}
 	return direct(resp, subject)
 }
@@ -51,15 +51,15 @@ func direct(resp *nats.Msg, subject string) (*Message, error) {
 		if status == "404" {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("stream: get from %s: status %s %s", subject, status, resp.Header.Get("Description"))
+		return nil, failed(failedGets, fmt.Errorf("stream: get from %s: status %s %s", subject, status, resp.Header.Get("Description")))
 	}
 	seq, err := strconv.ParseUint(resp.Header.Get(jetstream.SequenceHeader), 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("stream: get from %s: sequence: %w", subject, err)
+		return nil, failed(failedGets, fmt.Errorf("stream: get from %s: sequence: %w", subject, err))
 	}
 	at, err := time.Parse(time.RFC3339Nano, resp.Header.Get(jetstream.TimeStampHeaer))
 	if err != nil {
-		return nil, fmt.Errorf("stream: get from %s: time: %w", subject, err)
+		return nil, failed(failedGets, fmt.Errorf("stream: get from %s: time: %w", subject, err))
 	}
 	return &Message{Subject: subject, Sequence: seq, Time: at, Header: resp.Header, Data: resp.Data}, nil
 }
@@ -69,7 +69,7 @@ func direct(resp *nats.Msg, subject string) (*Message, error) {
 func Get(ctx context.Context, nc *nats.Conn, stream string, seq uint64) (*Message, error) {
 	resp, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
 	if err != nil {
-		return nil, fmt.Errorf("stream: get %d of %s: %w", seq, stream, err)
+		return nil, failed(failedGets, fmt.Errorf("stream: get %d of %s: %w", seq, stream, err))
 	}
 	return direct(resp, resp.Header.Get(jetstream.SubjectHeader))
 }
@@ -113,11 +113,11 @@ func GetFromLeader(ctx context.Context, nc *nats.Conn, stream string, seq uint64
 func getFromLeader(ctx context.Context, nc *nats.Conn, stream string, query map[string]any) (*Message, error) {
 	req, err := json.Marshal(query)
 	if err != nil {
-		return nil, fmt.Errorf("stream: get: %w", err)
+		return nil, failed(failedGets, fmt.Errorf("stream: get: %w", err))
 	}
 	resp, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
 	if err != nil {
-		return nil, fmt.Errorf("stream: get from %s: %w", stream, err)
+		return nil, failed(failedGets, fmt.Errorf("stream: get from %s: %w", stream, err))
 	}
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -130,26 +130,26 @@ func getFromLeader(ctx context.Context, nc *nats.Conn, stream string, query map[
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(resp.Data, &answer); err != nil {
-		return nil, fmt.Errorf("stream: get from %s: %w", stream, err)
+		return nil, failed(failedGets, fmt.Errorf("stream: get from %s: %w", stream, err))
 	}
 	if answer.Error != nil {
 		if answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("stream: get from %s: %w", stream, answer.Error)
+		return nil, failed(failedGets, fmt.Errorf("stream: get from %s: %w", stream, answer.Error))
 	}
 	if answer.Message == nil {
-		return nil, fmt.Errorf("stream: get from %s: the answer has no message", stream)
+		return nil, failed(failedGets, fmt.Errorf("stream: get from %s: the answer has no message", stream))
 	}
 	m := answer.Message
 	out := &Message{Subject: m.Subject, Sequence: m.Seq, Time: m.Time, Data: m.Data}
 	if m.Header != "" {
 		raw, err := base64.StdEncoding.DecodeString(m.Header)
 		if err != nil {
-			return nil, fmt.Errorf("stream: get from %s: headers: %w", stream, err)
+			return nil, failed(failedGets, fmt.Errorf("stream: get from %s: headers: %w", stream, err))
 		}
 		if out.Header, err = nats.DecodeHeadersMsg(raw); err != nil {
-			return nil, fmt.Errorf("stream: get from %s: headers: %w", stream, err)
+			return nil, failed(failedGets, fmt.Errorf("stream: get from %s: headers: %w", stream, err))
 		}
 	}
 	return out, nil

@@ -120,24 +120,24 @@ func getBatch(ctx context.Context, js jetstream.JetStream, stream string, batch 
 	defer cancel()
 	msgs, err := jetstreamext.GetBatch(ctx, js, stream, batch, append(opts, jetstreamext.GetBatchMaxBytes(maxBatchBytes))...)
 	if err != nil {
-		return 0, 0, fmt.Errorf("stream: read %s: %w", stream, err)
+		return 0, 0, failed(failedReads, fmt.Errorf("stream: read %s: %w", stream, err))
 	}
 	for m, err := range msgs {
 		if errors.Is(err, jetstreamext.ErrNoMessages) {
 			return last, 0, nil
 		}
 		if err != nil {
-			return last, pending, fmt.Errorf("stream: read %s: %w", stream, err)
+			return last, pending, failed(failedReads, fmt.Errorf("stream: read %s: %w", stream, err))
 		}
 		// The answers are plain messages, and a connection that breaks loses some.
 		before, err := strconv.ParseUint(m.Header.Get(jetstreamLastSequence), 10, 64)
 		if err != nil || before != last {
-			return last, pending, fmt.Errorf("stream: read %s: message %d came after %d, not after %q",
-				stream, m.Sequence, last, m.Header.Get(jetstreamLastSequence))
+			return last, pending, failed(failedReads, fmt.Errorf("stream: read %s: message %d came after %d, not after %q",
+				stream, m.Sequence, last, m.Header.Get(jetstreamLastSequence)))
 		}
 		last = m.Sequence
 		if pending, err = strconv.ParseUint(m.Header.Get(jetstreamNumPending), 10, 64); err != nil {
-			return last, pending, fmt.Errorf("stream: read %s: pending messages behind %d: %w", stream, last, err)
+			return last, pending, failed(failedReads, fmt.Errorf("stream: read %s: pending messages behind %d: %w", stream, last, err))
 		}
 		if err := f(m); err != nil {
 			return last, pending, err
@@ -145,11 +145,11 @@ func getBatch(ctx context.Context, js jetstream.JetStream, stream string, batch 
 	}
 	// The iterator also ends, without an error, when its time is up.
 	if err := ctx.Err(); err != nil {
-		return last, pending, fmt.Errorf("stream: read %s: after message %d: %w", stream, last, err)
+		return last, pending, failed(failedReads, fmt.Errorf("stream: read %s: after message %d: %w", stream, last, err))
 	}
 	// Or when the connection is closed.
 	if last == 0 {
-		return 0, 0, fmt.Errorf("stream: read %s: no answer", stream)
+		return 0, 0, failed(failedReads, fmt.Errorf("stream: read %s: no answer", stream))
 	}
 	return last, pending, nil
 }

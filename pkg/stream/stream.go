@@ -84,7 +84,9 @@ func (w *Pending) Wait(ctx context.Context) (*jetstream.PubAck, error) {
 			return nil, fmt.Errorf("stream: publish to %s: %w", w.msg.Subject, context.Cause(ctx))
 		case !Temporary(err):
 			return nil, Refused(w.msg.Subject, err)
-		case time.Since(w.begun) > RetryFor:
+		}
+		err = failed(failedPublishes, err)
+		if time.Since(w.begun) > RetryFor {
 			return nil, errs.Wrap(fmt.Errorf("stream: publish to %s: %w", w.msg.Subject, err),
 				errs.Unavailable, "the event store does not answer; try again later")
 		}
@@ -135,7 +137,7 @@ const (
 // Refused returns what a refused publish to a stream or subject means to a
 // client: of kind [errs.Full] when a limit is reached, else err as it is.
 func Refused(where string, err error) error {
-	err = fmt.Errorf("stream: publish to %s: %w", where, err)
+	err = failed(failedPublishes, fmt.Errorf("stream: publish to %s: %w", where, err))
 	if IsFull(err) {
 		return errs.Wrap(err, errs.Full, "the event store is full of undelivered events; try again when some have drained").Because("full")
 	}

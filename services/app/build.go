@@ -68,6 +68,7 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	a.health.Register("jetstream", a.natsCheck(js))
+	a.reg.MustRegister(stream.Failures())
 	if a.server != nil {
 		free := func() (int64, error) { return FreeDisk(a.cfg.Data) }
 		a.add("disk", func(ctx context.Context) error { return a.watchDisk(ctx, free) }, nil)
