@@ -59,11 +59,10 @@ func ValidDocument(doc []byte, at string) error {
 			Snake   *[]any `json:"retry_on"`
 		}
 	}
-	if json.Unmarshal(doc, &written) != nil {
-		return nil // what is wrong with it shows when it is read
-	}
+	// What cannot be read so has other faults, which show when it is read.
+	readable := json.Unmarshal(doc, &written) == nil
 	for _, list := range []*[]any{written.Delivery.RetryOn, written.Delivery.Snake} {
-		if list != nil && len(*list) == 0 {
+		if readable && list != nil && len(*list) == 0 {
 			return errs.Field(at+"delivery.retryOn", "is empty; leave it out for the default, say [%q] to retry on no status, or set delivery.maxRetries to 0 to retry nothing", NoStatus)
 		}
 	}

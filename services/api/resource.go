@@ -105,7 +105,7 @@ type version[T message] struct {
 // current returns what is stored, or of revision 0 what is built in, or the
 // zero value. What can be no name is no resource's, and nobody is asked for it.
 func (r *resource[T]) current(ctx context.Context, name string) (version[T], error) {
-	if pattern.ValidName("name", name) != nil {
+	if !isName(name) {
 		return version[T]{}, nil
 	}
 	e, err := r.values.Get(ctx, name)
@@ -121,6 +121,8 @@ func (r *resource[T]) current(ctx context.Context, name string) (version[T], err
 	}
 	return version[T]{value: e.Value, revision: e.Revision}, nil
 }
+
+func isName(s string) bool { return pattern.ValidName("name", s) == nil }
 
 // show makes an answer of a version.
 func (r *resource[T]) show(v version[T]) T {

@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"encoding/json"
-	"go.yaml.in/yaml/v3"
 	"io"
 	"log/slog"
 	"net/http"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/services/api"
 )
