@@ -96,11 +96,11 @@ func (c *column[K]) behind() uint64 {
 	return c.last + 1 - min(c.next, c.last+1)
 }
 
-// step adds a batch of what came since the last call.
-func (c *column[K]) step(ctx context.Context) (stream.Batch, error) {
+// step adds at most most of what came since the last call.
+func (c *column[K]) step(ctx context.Context, most int) (stream.Batch, error) {
 	c.filling.Lock()
 	defer c.filling.Unlock()
-	b, err := c.load(ctx, c.next, 0)
+	b, err := c.load(ctx, c.next, 0, most)
 	if err != nil || b.N == 0 {
 		return b, err
 	}
@@ -165,7 +165,7 @@ func (c *column[K]) extend(ctx context.Context) (bool, error) {
 	}
 	from := max(oldest, (c.first-1)/chunkSize*chunkSize)
 	for at := from; at < c.first; {
-		b, err := c.load(ctx, at, c.first)
+		b, err := c.load(ctx, at, c.first, readColumn)
 		if err != nil {
 			return false, err
 		}
@@ -184,14 +184,14 @@ func (c *column[K]) extend(ctx context.Context) (bool, error) {
 }
 
 // load reads one batch from a sequence on, before another (0 is the end).
-func (c *column[K]) load(ctx context.Context, from, before uint64) (stream.Batch, error) {
+func (c *column[K]) load(ctx context.Context, from, before uint64, most int) (stream.Batch, error) {
 	type entry struct {
 		seq, mark uint64
 		kind      K
 		at        time.Time
 	}
-	batch := make([]entry, 0, readColumn)
-	b, err := stream.From(ctx, c.js, c.stream, c.subject, from, readColumn, func(m *jetstream.RawStreamMsg) error {
+	batch := make([]entry, 0, most)
+	b, err := stream.From(ctx, c.js, c.stream, c.subject, from, most, func(m *jetstream.RawStreamMsg) error {
 		if before > 0 && m.Sequence >= before {
 			return nil
 		}

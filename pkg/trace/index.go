@@ -67,7 +67,7 @@ func newIndex(js jetstream.JetStream, entries int) *index {
 type part interface {
 	look(ctx context.Context) (came uint64, err error)
 	behind() uint64
-	step(ctx context.Context) (stream.Batch, error)
+	step(ctx context.Context, most int) (stream.Batch, error)
 	extend(ctx context.Context) (more bool, err error)
 }
 
@@ -82,6 +82,10 @@ const (
 	// streams themselves; nor does it wait if there is more than catchUpMost.
 	catchUp     = 150 * time.Millisecond
 	catchUpMost = 20_000
+	// restColumn is how many messages are read at once where nobody waits, and restTimes
+	// how many times what that took is the pause after it.
+	restColumn = 100
+	restTimes  = 9
 )
 
 // IndexConfig says how much the index of a [Tracer] may cost. The zero value is usable.
@@ -199,14 +203,19 @@ func (x *index) ready(ctx context.Context, parts ...part) (bool, error) {
 	return advance(ctx, parts, time.Now().Add(catchUp), false)
 }
 
-// advance adds what is new until all of it is there or it is late. Where it may rest,
-// it takes half of the time for it.
+// advance adds what is new until all of it is there or it is late. Where nobody waits
+// for it, it does so in small steps, and rests for most of the time: a large one is felt
+// by the deliveries beside it.
 func advance(ctx context.Context, parts []part, end time.Time, rest bool) (caught bool, err error) {
+	most := readColumn
+	if rest {
+		most = restColumn
+	}
 	for _, p := range parts {
 		// What comes while this goes on is for the next time.
 		for first, left := true, 0; ; first = false {
 			begun := time.Now()
-			b, err := p.step(ctx)
+			b, err := p.step(ctx, most)
 			if err != nil {
 				return false, err
 			}
@@ -219,7 +228,7 @@ func advance(ctx context.Context, parts []part, end time.Time, rest bool) (caugh
 			if time.Now().After(end) {
 				return false, nil
 			}
-			if rest && !pause(ctx, time.Since(begun)) {
+			if rest && !pause(ctx, restTimes*time.Since(begun)) {
 				return false, ctx.Err()
 			}
 		}
