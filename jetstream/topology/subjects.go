@@ -59,7 +59,7 @@ const (
 	HeaderRound    = "Posthorn-Round"    // of a delivery, when it is not the first
 	HeaderTries    = "Posthorn-Tries"    // that a delivery had before it was moved to another lane
 	HeaderQueued   = "Posthorn-Queued"   // when it was queued first, in Unix nanoseconds, if it was moved
-	HeaderFrom     = "Posthorn-From"     // the sequence it had before
+	HeaderFrom     = "Posthorn-From"     // the sequences it had before, the last one first, with commas
 	HeaderPlace    = "Posthorn-Place"    // of an ordered delivery: the sequence of its event's ID on EVENTS
 	// W3C trace context. Under its usual name the server would take it as a request
 	// to trace the message on its way, and parse all headers of every message.

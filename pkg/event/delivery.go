@@ -30,9 +30,10 @@ type Delivery struct {
 	// Attempt counts the tries of this round, from 1.
 	Attempt int
 	// Tries is how many of them were made before it was moved to this lane, and From
-	// the Sequence that it had there; both are 0 if it was not moved.
+	// the sequences that it has had, the last one first: messages that may still be
+	// there when this one comes. Both are empty if it was not moved.
 	Tries int
-	From  uint64
+	From  []uint64
 	// Sequence is its message's on stream DELIVERIES.
 	Sequence uint64
 	// Queued is when it was put there, or into the lane that it was moved from.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -85,7 +86,7 @@ func (q *Queue) Copy(ctx context.Context, l *Lease, part int) error {
 	// may be gone because this one was still there.
 	h.Set(jetstream.MsgIDHeader, d.Key()+".from."+strconv.FormatUint(from, 10)+"."+strconv.Itoa(d.Attempt))
 	h.Set(topology.HeaderRevision, strconv.FormatUint(d.Revision, 10))
-	h.Set(topology.HeaderFrom, strconv.FormatUint(from, 10))
+	h.Set(topology.HeaderFrom, lineage(&d))
 	h.Set(topology.HeaderQueued, strconv.FormatInt(d.Queued.UnixNano(), 10))
 	if d.Attempt > 1 {
 		h.Set(topology.HeaderTries, strconv.Itoa(d.Attempt-1))
@@ -99,11 +100,58 @@ func (q *Queue) Copy(ctx context.Context, l *Lease, part int) error {
 	if d.Place > 0 {
 		h.Set(topology.HeaderPlace, strconv.FormatUint(d.Place, 10))
 	}
-	p := q.pub.Start(&nats.Msg{Subject: topology.OwnDeliverySubject(d.Subscription, part), Header: h, Data: []byte(d.Event)})
-	if _, err := p.Wait(ctx); err != nil {
+	msg := &nats.Msg{Subject: topology.OwnDeliverySubject(d.Subscription, part), Header: h, Data: []byte(d.Event)}
+	p := q.pub.Start(msg)
+	ack, err := p.Wait(ctx)
+	if err == nil && ack.Duplicate {
+		err = q.copyAgain(ctx, msg, ack.Sequence, d.Key())
+	}
+	if err != nil {
 		return fmt.Errorf("queue: move %s: %w", d.Key(), err)
 	}
 	return nil
+}
+
+// copyAgain writes a copy that the server took for one that it has had, at a sequence,
+// unless that one is there: a consumer that was made anew counts how often it handed
+// out a message from 1 again.
+func (q *Queue) copyAgain(ctx context.Context, msg *nats.Msg, seq uint64, key string) error {
+	was, err := q.Get(ctx, seq)
+	if err == nil && was.Key() == key {
+		return nil
+	}
+	if err != nil && errs.KindOf(err) != errs.NotFound {
+		return err
+	}
+	msg.Header.Del(jetstream.MsgIDHeader) // if this is repeated, the claims tell the copies apart
+	p := q.pub.Start(msg)
+	_, err = p.Wait(ctx)
+	return err
+}
+
+// mostAncestors bounds what a delivery that is moved carries of the messages that it
+// was moved from. One that is moved so often before the first of them is gone is not
+// to be expected.
+const mostAncestors = 16
+
+// lineage lists the sequences that a copy of a delivery has had.
+func lineage(d *event.Delivery) string {
+	b := strconv.AppendUint(nil, d.Sequence, 10)
+	for _, seq := range d.From[:min(len(d.From), mostAncestors-1)] {
+		b = strconv.AppendUint(append(b, ','), seq, 10)
+	}
+	return string(b)
+}
+
+// ancestors reads what lineage wrote.
+func ancestors(header string) []uint64 {
+	var out []uint64
+	for v := range strings.SplitSeq(header, ",") {
+		if seq, err := strconv.ParseUint(v, 10, 64); err == nil && len(out) < mostAncestors {
+			out = append(out, seq)
+		}
+	}
+	return out
 }
 
 // A Lane is where deliveries wait: the shared lane of a policy and a priority, or
@@ -162,10 +210,51 @@ func (q *Queue) EnsureLane(ctx context.Context, c LaneConfig) error {
 			MaxDeliver: c.MaxDeliver, AckWait: c.AckWait, Describe: c.Describe,
 		}.Consumer()
 	}
-	if _, err := q.js.CreateOrUpdateConsumer(ctx, topology.StreamDeliveries, cfg); err != nil {
+	if err := q.ensure(ctx, cfg); err != nil {
 		return fmt.Errorf("queue: lane %s: %w", cfg.Durable, err)
 	}
 	return nil
+}
+
+const (
+	// ensureTries is how often a consumer is asked for whose namesake is going, and
+	// ensurePause the time in between.
+	ensureTries = 10
+	ensurePause = 20 * time.Millisecond
+)
+
+// ensure creates or updates a consumer, also while one of its name is being deleted.
+//
+// nats-server (2.15) gives the name free before it removes the directory. A consumer
+// that is created in between loses its own with it: it hands out messages, but it keeps
+// nothing and refuses every update. Such a one is made anew.
+func (q *Queue) ensure(ctx context.Context, cfg jetstream.ConsumerConfig) error {
+	for try := 1; ; try++ {
+		_, err := q.js.CreateOrUpdateConsumer(ctx, topology.StreamDeliveries, cfg)
+		api, ok := errors.AsType[*jetstream.APIError](err)
+		if !ok || try == ensureTries || api.ErrorCode != jetstream.JSErrCodeConsumerCreate && api.ErrorCode != jetstream.JSErrCodeConsumerDoesNotExist {
+			return err
+		}
+		// Not at the first sight of it: another process may be about it.
+		if try > 1 && homeless(api) {
+			q.log.Warn("the server lost a consumer's directory; the consumer is made anew, and what is leased is handed out again", "consumer", cfg.Durable, "err", err)
+			if err := q.js.DeleteConsumer(ctx, topology.StreamDeliveries, cfg.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(ensurePause):
+		}
+	}
+}
+
+// homeless reports whether the server says that a consumer's directory is not there:
+// it passes on the words of its operating system, with a file's name.
+func homeless(err *jetstream.APIError) bool {
+	return strings.Contains(err.Description, "meta.inf")
 }
 
 // Empty reports whether nothing waits in a lane and nothing of it is leased. A lane
@@ -215,6 +304,17 @@ func (q *Queue) RemoveLane(ctx context.Context, l Lane) (bool, error) {
 	}
 	if err := q.js.DeleteConsumer(ctx, topology.StreamDeliveries, l.String()); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return false, fmt.Errorf("queue: remove lane %s: %w", l, err)
+	}
+	// Whoever made it anew meanwhile may have got a broken one: see ensure.
+	c, err := q.js.Consumer(ctx, topology.StreamDeliveries, l.String())
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		return true, nil
+	case err == nil:
+		err = q.ensure(ctx, c.CachedInfo().Config)
+	}
+	if err != nil {
+		return false, fmt.Errorf("queue: look after lane %s: %w", l, err)
 	}
 	return true, nil
 }
@@ -344,8 +444,8 @@ func parse(subject string, h nats.Header, data []byte, seq uint64, at time.Time)
 	if v := h.Get(topology.HeaderPlace); v != "" {
 		d.Place, _ = strconv.ParseUint(v, 10, 64)
 	}
-	if n, err := strconv.ParseUint(h.Get(topology.HeaderFrom), 10, 64); err == nil {
-		d.From = n
+	if v := h.Get(topology.HeaderFrom); v != "" {
+		d.From = ancestors(v)
 		if n, err := strconv.Atoi(h.Get(topology.HeaderTries)); err == nil && n > 0 {
 			d.Tries = n
 		}

@@ -114,8 +114,11 @@ func Compile(spec *posthornv1.Subscription, secrets []string) (*Subscription, er
 	return s, nil
 }
 
-// OwnLane reports whether its deliveries wait in a lane of its own for good.
-func (s *Subscription) OwnLane() bool { return s.Ordered || s.Paused || s.Rate > 0 || s.Pulled }
+// OwnLane reports whether its deliveries wait in a lane of its own for good. One that
+// is disabled gets none.
+func (s *Subscription) OwnLane() bool {
+	return !s.Disabled && (s.Ordered || s.Paused || s.Rate > 0 || s.Pulled)
+}
 
 // Names reports whether s asks for typ by its first word, and not only by a
 // wildcard that stands there.

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -73,16 +74,24 @@ func (d *Dispatcher) claim(ctx context.Context, dl *event.Delivery, p *policy.Po
 		switch {
 		case err != nil:
 			return false, err
-		case alive && claim.Owner == strconv.FormatUint(dl.From, 10):
+		case alive && movedFrom(dl, claim.Owner):
 			return false, errOriginal
 		case alive:
 			return false, nil
 		}
+		// If somebody was quicker, it may have been for this very message, whose lease
+		// ran out: look again who has it.
 		taken, err := d.Claims.Takeover(ctx, key, claim, owner, ttl)
 		if err != nil || taken {
 			return taken, err
 		}
 	}
+}
+
+// movedFrom reports whether a delivery was moved, perhaps several times, from the
+// message that owns a claim.
+func movedFrom(dl *event.Delivery, owner string) bool {
+	return slices.ContainsFunc(dl.From, func(seq uint64) bool { return strconv.FormatUint(seq, 10) == owner })
 }
 
 // alive reports whether the message at a sequence is of the same delivery.

@@ -175,7 +175,7 @@ func (d *Dispatcher) handleShared(running context.Context, lease *queue.Lease) {
 	d.gate.enter(dl.Priority, lease, p.AckWait()/2)
 	at := place{lease: lease, gate: d.gate}
 	defer at.leave()
-	if sub, ok := d.Catalog.Subscription(dl.Subscription); ok && !sub.Disabled && (sub.OwnLane() || d.Lanes.Open(sub.Name)) {
+	if sub, ok := d.Catalog.Subscription(dl.Subscription); ok && (sub.OwnLane() || !sub.Disabled && d.Lanes.Open(sub.Name)) {
 		d.move(running, lease, sub)
 		return
 	}

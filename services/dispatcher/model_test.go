@@ -37,7 +37,7 @@ func TestRandomOperationsLoseDoubleAndReorderNothing(t *testing.T) {
 	m := newModel(t, seed)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the last operations:\n%s\nto repeat it: %s", m.tail(60), repeat)
+			t.Logf("the last operations:\n%s\nwhat the dispatchers warned of last:\n%s\nto repeat it: %s", m.tail(60), m.lastWarnings(60), repeat)
 		}
 	})
 	m.begin()
@@ -109,8 +109,9 @@ type model struct {
 	retries   map[string][]allowed // what each policy said, in order
 	killed    []time.Time          // each of which may cost a delivery a try
 
-	mu  sync.Mutex
-	ops []operation
+	mu       sync.Mutex
+	ops      []operation
+	warnings []operation
 }
 
 type operation struct {
@@ -141,19 +142,38 @@ func (m *model) note(format string, args ...any) {
 	m.ops = append(m.ops, operation{time.Now(), fmt.Sprintf(format, args...)})
 }
 
+// warn notes what a dispatcher said of its own accord.
+func (m *model) warn(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.warnings = append(m.warnings, operation{time.Now(), fmt.Sprintf(format, args...)})
+}
+
+// lastWarnings tells the last n warnings.
+func (m *model) lastWarnings(n int) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.told(m.warnings[max(0, len(m.warnings)-n):])
+}
+
+// told writes operations down; the lock is held.
+func (m *model) told(ops []operation) string {
+	var b strings.Builder
+	for _, o := range ops {
+		fmt.Fprintf(&b, "    %8.3fs %s\n", o.at.Sub(m.begun).Seconds(), o.text)
+	}
+	return b.String()
+}
+
 // tail tells the last n operations in a span of time, if it is given.
 func (m *model) tail(n int, between ...time.Time) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var b strings.Builder
 	ops := m.ops
 	if len(between) == 2 {
 		ops = slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.at.Before(between[0]) || o.at.After(between[1]) })
 	}
-	for _, o := range ops[max(0, len(ops)-n):] {
-		fmt.Fprintf(&b, "    %8.3fs %s\n", o.at.Sub(m.begun).Seconds(), o.text)
-	}
-	return b.String()
+	return m.told(ops[max(0, len(ops)-n):])
 }
 
 // begin writes the configuration and starts a broker and two dispatchers.

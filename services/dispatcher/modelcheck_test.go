@@ -141,7 +141,7 @@ func (j *journal) trace(key journalKey) string {
 		if !s.end.IsZero() {
 			end = "until" + at(s.end) + " " + s.outcome
 		}
-		fmt.Fprintf(&b, "    %s %s dispatcher %d (dead: %t) sends %d (from %d, own %t), try %d\n", at(s.begin), end, s.node.number, s.node.dead.Load(), s.d.Sequence, s.d.From, s.d.Own, s.d.Attempt)
+		fmt.Fprintf(&b, "    %s %s dispatcher %d (dead: %t) sends %d (from %v, own %t), try %d\n", at(s.begin), end, s.node.number, s.node.dead.Load(), s.d.Sequence, s.d.From, s.d.Own, s.d.Attempt)
 	}
 	if t, ok := j.doneAt[key]; ok {
 		fmt.Fprintf(&b, "    %s marked as done\n", at(t))
@@ -246,7 +246,11 @@ func (m *model) verify() {
 			m.t.Errorf("… and %d more", len(wrong)-i)
 			break
 		}
-		m.t.Errorf("event %s for %s: %s\n%s    dead letters: %+v\n  what happened to the subscription meanwhile:\n%s", c.key.event, c.key.subscription, c.text, m.journal.trace(c.key), letters[c.key], m.meanwhile(c.key))
+		at := 0.0
+		if p := published[c.key.event]; p != nil {
+			at = p.at.Sub(m.begun).Seconds()
+		}
+		m.t.Errorf("event %s (accepted at %.3fs) for %s: %s\n%s    dead letters: %+v\n  what happened to the subscription meanwhile:\n%s", c.key.event, at, c.key.subscription, c.text, m.journal.trace(c.key), letters[c.key], m.meanwhile(c.key))
 	}
 	m.lanesClosed()
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -92,9 +94,15 @@ func (m *model) see(revision uint64) {
 // routed waits until the router has routed what was accepted.
 func (m *model) routed() {
 	m.t.Helper()
+	s, err := m.js.Stream(m.t.Context(), topology.StreamEvents)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	// What the consumer says is pending may be behind the stream.
+	last := s.CachedInfo().State.LastSeq
 	eventually(m.t, "everything is routed", func() bool {
 		c, err := m.js.Consumer(m.t.Context(), topology.StreamEvents, topology.ConsumerRouter)
-		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
+		return err == nil && c.CachedInfo().Delivered.Stream >= last && c.CachedInfo().NumAckPending == 0
 	})
 }
 
@@ -127,7 +135,7 @@ func (m *model) newBase() *base {
 	must(err)
 	b.store, err = store.New(nc, (*commit.Barrier)(nil), discard(), nil, store.Config{})
 	must(err)
-	b.queue, err = queue.New(nc, discard())
+	b.queue, err = queue.New(nc, slog.New(&noted{slog.DiscardHandler, m, len(m.nodes) + 1}))
 	must(err)
 	b.ledger, err = ledger.New(nc)
 	must(err)
@@ -236,7 +244,7 @@ func (m *model) addNode() {
 	m.t.Cleanup(n.client.Close)
 	var err error
 	n.Dispatcher, err = dispatcher.New(dispatcher.Deps{
-		Events: n.store, Queue: n.queue, Lanes: n.lanes, Claims: marked{n.claims, n}, Ledger: n.ledger, Letters: n.letters, Catalog: n.catalog, Log: discard(),
+		Events: n.store, Queue: n.queue, Lanes: n.lanes, Claims: marked{n.claims, n}, Ledger: n.ledger, Letters: n.letters, Catalog: n.catalog, Log: slog.New(&noted{slog.DiscardHandler, m, n.number}),
 		Open: func(s *subscription.Subscription) (destination.Destination, error) {
 			w, err := webhook.New(n.client, s.Spec.GetDestination().GetWebhook(), s.Name, []string{"hush-hush"})
 			return tap{w, n}, err
@@ -267,6 +275,30 @@ func (m *model) addNode() {
 		wg.Wait()
 	}()
 	m.nodes = append(m.nodes, n)
+}
+
+// noted is a log of a dispatcher, of which the model keeps what is out of the ordinary.
+type noted struct {
+	slog.Handler
+	m      *model
+	number int
+}
+
+func (h *noted) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+
+func (h *noted) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+func (h *noted) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "dead letter" {
+		return nil // the model has its own word on these
+	}
+	var b strings.Builder
+	r.Attrs(func(a slog.Attr) bool {
+		fmt.Fprintf(&b, " %s", a)
+		return true
+	})
+	h.m.warn("dispatcher %d: %s:%s", h.number, r.Message, &b)
+	return nil
 }
 
 // sees waits until a dispatcher knows of all changes to the configuration.

@@ -286,8 +286,9 @@ func (d *Dispatcher) runOwn(ctx context.Context, l *ownLane) {
 		if err == nil {
 			err = d.runMode(ctx, runCtx, l, m)
 		}
+		changed := runCtx.Err() != nil // what broke off with it is no error
 		end()
-		if err != nil && ctx.Err() == nil {
+		if err != nil && !changed {
 			d.Log.Warn("an own lane ended and is begun again", "subscription", l.name, "err", err)
 			select {
 			case <-ctx.Done():
@@ -525,7 +526,6 @@ func (d *Dispatcher) tend(ctx context.Context, l *ownLane) {
 
 func (d *Dispatcher) tendOnce(ctx context.Context, l *ownLane) error {
 	sub, there := d.Catalog.Subscription(l.name)
-	there = there && !sub.Disabled
 	if there && sub.OwnLane() {
 		return nil
 	}
@@ -540,7 +540,7 @@ func (d *Dispatcher) tendOnce(ctx context.Context, l *ownLane) error {
 	if time.Since(s.Since) < hold {
 		return nil
 	}
-	if h := d.targets.healthOf(l.name); there && !s.Closing && (s.Has(queue.Failing) || s.Has(queue.Throttled) || h.failures.Load() > 0 || h.long.Load() > longLeast) {
+	if h := d.targets.healthOf(l.name); there && !sub.Disabled && !s.Closing && (s.Has(queue.Failing) || s.Has(queue.Throttled) || h.failures.Load() > 0 || h.long.Load() > longLeast) {
 		return nil
 	}
 	l.mu.Lock()

@@ -65,6 +65,32 @@ func newRig(t *testing.T) *rig {
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
+// warnings is a log of which the test keeps what is out of the ordinary; it is shown
+// if the test fails.
+func warnings(t *testing.T) *slog.Logger {
+	w := &untilEnd{w: t.Output()}
+	t.Cleanup(w.end)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// untilEnd drops what is written after the test.
+type untilEnd struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (u *untilEnd) Write(b []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.w.Write(b)
+}
+
+func (u *untilEnd) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.w = io.Discard
+}
+
 // subscribe fills in what every subscription here has in common.
 func (r *rig) subscribe(doc string) { r.subscribeTo(r.endpoint, doc) }
 
@@ -111,7 +137,7 @@ func (r *rig) parts() *parts {
 			r.t.Fatal(err)
 		}
 	}
-	p.queue, err = queue.New(nc, discard())
+	p.queue, err = queue.New(nc, warnings(r.t))
 	must(err)
 	p.ledger, err = ledger.New(nc)
 	must(err)
@@ -126,7 +152,7 @@ func (r *rig) parts() *parts {
 	client := webhook.NewClient(netguard.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), webhook.Config{})
 	r.t.Cleanup(client.Close)
 	p.Dispatcher, err = dispatcher.New(dispatcher.Deps{
-		Events: r.store, Queue: p.queue, Lanes: p.lanes, Claims: p.claims, Ledger: p.ledger, Letters: p.letters, Catalog: r.catalog, Log: discard(),
+		Events: r.store, Queue: p.queue, Lanes: p.lanes, Claims: p.claims, Ledger: p.ledger, Letters: p.letters, Catalog: r.catalog, Log: warnings(r.t),
 		Open: func(s *subscription.Subscription) (destination.Destination, error) {
 			return webhook.New(client, s.Spec.GetDestination().GetWebhook(), s.Name, s.Secrets)
 		},

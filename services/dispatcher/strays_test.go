@@ -191,3 +191,59 @@ func (e *endpoint) headers() []http.Header {
 	defer e.mu.Unlock()
 	return slices.Clone(e.got)
 }
+
+// A delivery can be moved twice before the end of the first move is heard of: the
+// message that has the claim is then not the one that the copy was made of. The copy
+// must not be taken for a duplicate of it, or both are gone.
+func TestADeliveryThatWasMovedTwiceWaitsForTheFirstMessage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.catalog.put(t, `{"name":"brief","delivery":{"timeout":"0.2s"}}`)
+	r.subscribe(`{"name":"moved","policy":"brief"}`)
+	p := r.parts()
+	shared := queue.Shared("fast", event.Normal)
+	if err := p.queue.EnsureLane(t.Context(), queue.LaneConfig{Lane: shared, MaxDeliver: 3, AckWait: 10 * time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	lane := queue.LaneConfig{Lane: queue.Own("moved", 0), MaxDeliver: 10, AckWait: 2 * time.Second}
+	if err := p.queue.EnsureLane(t.Context(), lane); err != nil {
+		t.Fatal(err)
+	}
+	ev := r.send(p, to("moved"))
+	take := func(from queue.Lane, handle func(*queue.Lease)) {
+		t.Helper()
+		if n, err := p.queue.Take(t.Context(), from, 1, handle); err != nil || n != 1 {
+			t.Fatalf("took %d, error %v", n, err)
+		}
+	}
+	var first *queue.Lease
+	take(shared, func(l *queue.Lease) {
+		first = l
+		if _, err := p.claims.Claim(t.Context(), "delivery:"+ev.ID+":moved:1", strconv.FormatUint(l.Delivery().Sequence, 10), time.Hour); err != nil {
+			t.Error(err)
+		}
+		if err := p.queue.Copy(t.Context(), l, 0); err != nil { // its end is on its way
+			t.Error(err)
+		}
+	})
+	take(lane.Lane, func(l *queue.Lease) {
+		if err := p.queue.Move(t.Context(), l, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	r.run(p)
+	eventually(t, "the copy of the copy is put off", func() bool {
+		c, err := r.js.Consumer(t.Context(), topology.StreamDeliveries, lane.String())
+		return err == nil && c.CachedInfo().Delivered.Consumer >= 3
+	})
+	if n := r.endpoint.count(); n > 0 {
+		t.Errorf("%d requests while the first message is there", n)
+	}
+	if err := first.Done(); err != nil {
+		t.Fatal(err)
+	}
+	r.empty(p)
+	if n := r.endpoint.count(); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+}

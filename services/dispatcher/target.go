@@ -13,8 +13,9 @@ import (
 // targets keeps the destinations of subscriptions, made anew when one changed.
 type targets struct {
 	open func(*subscription.Subscription) (destination.Destination, error)
-	m    sync.Map // name → *target
-	well sync.Map // name → *health, which an edit of the subscription leaves as it is
+	mu   sync.Mutex // held while one is made: two would have slots of their own
+	m    sync.Map   // name → *target
+	well sync.Map   // name → *health, which an edit of the subscription leaves as it is
 }
 
 // target is a destination in use.
@@ -36,21 +37,36 @@ type health struct {
 }
 
 func (t *targets) get(sub *subscription.Subscription) (*target, error) {
-	if v, ok := t.m.Load(sub.Name); ok {
-		if got, ok := v.(*target); ok && got.sub == sub {
-			return got, nil
-		}
+	if got := t.made(sub.Name); got != nil && got.sub == sub {
+		return got, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.made(sub.Name)
+	if before != nil && before.sub == sub {
+		return before, nil
 	}
 	dest, err := t.open(sub)
 	if err != nil {
 		return nil, err
 	}
 	made := &target{sub: sub, dest: dest, health: t.healthOf(sub.Name)}
-	if sub.MaxInFlight > 0 {
+	switch {
+	case sub.MaxInFlight <= 0:
+	case before != nil && cap(before.slots) == sub.MaxInFlight:
+		made.slots = before.slots // attempts that began before the edit count, too
+	default:
 		made.slots = make(chan struct{}, sub.MaxInFlight)
 	}
 	t.m.Store(sub.Name, made)
 	return made, nil
+}
+
+// made returns the target of a subscription, nil if there is none yet.
+func (t *targets) made(name string) *target {
+	v, _ := t.m.Load(name)
+	got, _ := v.(*target) // nothing else is stored
+	return got
 }
 
 func (t *targets) healthOf(name string) *health {

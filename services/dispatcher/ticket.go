@@ -29,7 +29,7 @@ type ticket struct {
 	Round    int       `json:"n"`
 	Attempt  int       `json:"a"`
 	Sequence uint64    `json:"q"`
-	From     uint64    `json:"f,omitempty"`
+	From     []uint64  `json:"m,omitempty"`
 	Revision uint64    `json:"k,omitempty"`
 	Place    uint64    `json:"l,omitempty"`
 	Queued   time.Time `json:"w"`
