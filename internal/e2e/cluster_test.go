@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -70,30 +69,11 @@ func startCluster(t *testing.T) ([]*server.Server, string) {
 func TestAClusterOutlivesADispatcherAndAServer(t *testing.T) {
 	servers, natsURL := startCluster(t)
 	redis := redistest.Start(t)
-	a := addrs(t, 7)
-	key := "cluster-" + strings.Repeat("k", 40)
-	run := func(role string) *platform {
-		metrics := addrs(t, 1)[0]
-		p := &platform{
-			t: t, key: key, http: "http://" + a[0], obs: "http://" + metrics,
-			env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
-			args: []string{
-				"serve", "--role", role, "--data", t.TempDir(), "--nats-url", natsURL, "--redis-url", redis.URL(), "--store-replicas", "3",
-				"--store-max-bytes", "256MiB", "--deliveries-max-bytes", "64MiB", "--attempts-max-bytes", "64MiB", "--dead-letters-max-bytes", "64MiB",
-				"--rejections-max-bytes", "64MiB",
-				"--http", a[0], "--grpc", a[1], "--api-http", a[2], "--api-grpc", a[3], "--broker", a[4], "--registry", a[5],
-				"--dispatcher", a[6], "--metrics", metrics, "--allow-net", "127.0.0.0/8", "--log-level", "warn",
-			},
-		}
-		t.Cleanup(p.kill)
-		p.start()
-		p.until(role+" is ready", 60*time.Second, func() bool { return strings.Contains(p.stdout.String(), "Posthorn is ready") })
-		return p
-	}
+	r := rolesOn(t, natsURL)
+	run := func(names string) *platform { return r.run(names, "--redis-url", redis.URL(), "--store-replicas", "3") }
 	run("broker")
 	run("api,registry")
 	first := run("dispatcher")
-	a[6] = addrs(t, 1)[0]
 	run("dispatcher")
 	gw := run("gateway")
 

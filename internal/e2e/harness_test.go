@@ -157,7 +157,7 @@ func (p *platform) start() {
 // ready waits until the process takes events.
 func (p *platform) ready() {
 	p.t.Helper()
-	p.until("ready", 30*time.Second, func() bool {
+	p.until("ready", 60*time.Second, func() bool {
 		select {
 		case err := <-p.exited:
 			p.exited <- err

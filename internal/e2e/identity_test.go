@@ -2,11 +2,8 @@ package e2e
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +14,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/posthornhq/posthorn/jetstream/embedded"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -107,29 +103,9 @@ func TestIdentitiesFromOutside(t *testing.T) {
 // somebody its own key.
 func TestAGatewayAloneLendsNobodyItsKey(t *testing.T) {
 	t.Parallel()
-	external, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "nats"), Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = external.Stop() })
-	a := addrs(t, 10)
-	key := "alone-" + strings.Repeat("k", 40)
-	prepare := func(role, metrics, key string) *platform {
-		p := &platform{
-			t: t, key: key, http: "http://" + a[0], obs: "http://" + metrics,
-			env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
-			args: []string{
-				"serve", "--role", role, "--data", t.TempDir(), "--nats-url", external.URL(), "--http", a[0], "--grpc", a[1], "--api-http", a[2],
-				"--api-grpc", a[3], "--broker", a[4], "--registry", a[5], "--dispatcher", a[6], "--metrics", metrics,
-			},
-		}
-		t.Cleanup(p.kill)
-		p.start()
-		return p
-	}
-	prepare("broker,api,registry,dispatcher", a[7], key).ready()
-	gw := prepare("gateway", a[8], key)
-	gw.ready()
+	r := newRoles(t)
+	r.run("broker,api,registry,dispatcher")
+	gw := r.run("gateway")
 
 	get := func(path, authorization string) int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, gw.http+path, nil)
@@ -150,11 +126,11 @@ func TestAGatewayAloneLendsNobodyItsKey(t *testing.T) {
 		if got := get(path, ""); got != http.StatusUnauthorized {
 			t.Errorf("GET %s without a key answers %d, want 401", path, got)
 		}
-		if got := get(path, "Bearer "+key); got != http.StatusOK {
+		if got := get(path, "Bearer "+r.key); got != http.StatusOK {
 			t.Errorf("GET %s with the key answers %d, want 200", path, got)
 		}
 	}
-	conn, err := grpc.NewClient(a[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(r.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +150,8 @@ func TestAGatewayAloneLendsNobodyItsKey(t *testing.T) {
 	})
 
 	// A gateway that the broker would not know says so at its start.
-	lost := prepare("gateway", a[9], "")
+	r.key = ""
+	lost := r.start("gateway", "--http", addrs(t, 1)[0])
 	err = <-lost.exited
 	lost.exited <- err
 	if err == nil || !strings.Contains(lost.stderr.String(), "POSTHORN_ADMIN_KEY") {

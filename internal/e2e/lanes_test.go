@@ -3,63 +3,14 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 )
-
-// roles runs a process for each role on one NATS server.
-type roles struct {
-	t     *testing.T
-	addrs []string
-	url   string
-	key   string
-}
-
-func newRoles(t *testing.T) *roles {
-	t.Helper()
-	ns, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: filepath.Join(t.TempDir(), "nats"),
-		JetStreamMaxStore: 1 << 40, JetStreamMaxMemory: 1 << 30,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns.Start()
-	t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
-	if !ns.ReadyForConnections(20 * time.Second) {
-		t.Fatal("the NATS server is not ready")
-	}
-	return &roles{t: t, addrs: addrs(t, 6), url: ns.ClientURL(), key: "roles-" + strings.Repeat("k", 40)}
-}
-
-func (r *roles) run(role string, args ...string) *platform {
-	r.t.Helper()
-	own := addrs(r.t, 2)
-	p := &platform{
-		t: r.t, key: r.key, http: "http://" + r.addrs[0], obs: "http://" + own[0], nats: r.url,
-		env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+r.key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
-		args: append([]string{
-			"serve", "--role", role, "--data", r.t.TempDir(), "--nats-url", r.url,
-			"--store-max-bytes", "256MiB", "--deliveries-max-bytes", "64MiB", "--attempts-max-bytes", "64MiB", "--dead-letters-max-bytes", "64MiB",
-			"--rejections-max-bytes", "64MiB",
-			"--http", r.addrs[0], "--grpc", r.addrs[1], "--api-http", r.addrs[2], "--api-grpc", r.addrs[3], "--broker", r.addrs[4], "--registry", r.addrs[5],
-			"--dispatcher", own[1], "--metrics", own[0], "--allow-net", "127.0.0.0/8", "--log-level", "warn", "--dispatch-probe-interval", "2s",
-		}, args...),
-	}
-	r.t.Cleanup(p.kill)
-	p.start()
-	p.until(role+" is ready", 60*time.Second, func() bool { return strings.Contains(p.stdout.String(), "Posthorn is ready") })
-	return p
-}
 
 // Two brokers route and two dispatchers deliver; one of each dies. Order is kept, a
 // limit too, and an endpoint that fails gets everything when it is back.

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -23,7 +21,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/posthornhq/posthorn/jetstream/embedded"
 	"github.com/posthornhq/posthorn/pkg/signature"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
@@ -293,30 +290,10 @@ func TestListenForwardsAndDeletesItsSubscription(t *testing.T) {
 // Over gRPC at a gateway that forwards to the API, and at a dispatcher that is alone.
 func TestStreamsAtAGatewayAndAtADispatcherShare(t *testing.T) {
 	t.Parallel()
-	external, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "nats"), Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = external.Stop() })
-	a := addrs(t, 11)
-	key := "pull-" + strings.Repeat("k", 40)
-	run := func(role, metrics string) *platform {
-		p := &platform{
-			t: t, key: key, http: "http://" + a[0], obs: "http://" + metrics,
-			env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
-			args: []string{
-				"serve", "--role", role, "--data", t.TempDir(), "--nats-url", external.URL(), "--http", a[0], "--grpc", a[1], "--api-http", a[2],
-				"--api-grpc", a[3], "--broker", a[4], "--registry", a[5], "--dispatcher", a[6], "--metrics", metrics,
-			},
-		}
-		t.Cleanup(p.kill)
-		p.start()
-		p.ready()
-		return p
-	}
-	run("broker,api", a[7])
-	run("dispatcher", a[8])
-	gw := run("gateway", a[9])
+	r, dispatcher := newRoles(t), addrs(t, 1)[0]
+	r.run("broker,api")
+	r.run("dispatcher", "--dispatcher", dispatcher)
+	gw := r.run("gateway")
 	gw.pull("inbox", "")
 
 	type got struct {
@@ -328,7 +305,7 @@ func TestStreamsAtAGatewayAndAtADispatcherShare(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	for by, addr := range map[string]string{"gateway": a[1], "dispatcher": a[6]} {
+	for by, addr := range map[string]string{"gateway": r.grpc, "dispatcher": dispatcher} {
 		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
@@ -338,7 +315,7 @@ func TestStreamsAtAGatewayAndAtADispatcherShare(t *testing.T) {
 		if _, err := service.Fetch(ctx, &posthornv1.FetchRequest{Subscription: "inbox"}); status.Code(err) != codes.Unauthenticated {
 			t.Errorf("at the %s without a key: error %v, want it refused", by, err)
 		}
-		known := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
+		known := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+r.key)
 		gw.until("the "+by+" knows the subscription", 30*time.Second, func() bool {
 			_, err := service.Fetch(known, &posthornv1.FetchRequest{Subscription: "inbox"})
 			return err == nil

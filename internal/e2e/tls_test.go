@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/posthornhq/posthorn/jetstream/embedded"
 	"github.com/posthornhq/posthorn/pkg/certs"
 	"github.com/posthornhq/posthorn/pkg/certs/certstest"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
@@ -130,34 +129,17 @@ func TestTLSOnEveryListener(t *testing.T) {
 // The roles of several processes know each other by their certificates.
 func TestTLSBetweenRoles(t *testing.T) {
 	t.Parallel()
-	external, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "nats"), Listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = external.Stop() })
 	authority := certstest.New(t)
-	a := addrs(t, 12)
-	key := "tls-" + strings.Repeat("k", 40)
-	run := func(role, metrics string) *platform {
-		f := authority.Files(t, role)
-		p := &platform{
-			t: t, key: key, http: "https://" + a[0], obs: "https://" + metrics,
-			env: append(os.Environ(), "POSTHORN_ADMIN_KEY="+key, "POSTHORN_SEAL_KEY="+strings.Repeat("ab", 32)),
-			args: []string{
-				"serve", "--role", role, "--data", t.TempDir(), "--nats-url", external.URL(), "--http", a[0], "--grpc", a[1], "--api-http", a[2],
-				"--api-grpc", a[3], "--broker", a[4], "--registry", a[5], "--dispatcher", a[6], "--metrics", metrics, "--allow-net", "127.0.0.0/8",
-				"--tls-cert", f.Cert, "--tls-key", f.Key, "--tls-ca", f.CA, "--tls-client-ca", f.ClientCA, "--tls-client-auth", "all",
-			},
-		}
-		t.Cleanup(p.kill)
-		p.start()
-		p.ready()
-		return p
+	r := newRoles(t)
+	r.scheme = "https://"
+	run := func(names string) *platform {
+		f := authority.Files(t, names)
+		return r.run(names, "--tls-cert", f.Cert, "--tls-key", f.Key, "--tls-ca", f.CA, "--tls-client-ca", f.ClientCA, "--tls-client-auth", "all")
 	}
-	run("broker", a[7])
-	run("api,registry", a[8])
-	run("dispatcher", a[9])
-	gw := run("gateway", a[10])
+	run("broker")
+	run("api,registry")
+	run("dispatcher")
+	gw := run("gateway")
 
 	mine := over(clientTLS(t, authority.Files(t, "operator")))
 	send := func(method, path, body string) int {
@@ -165,7 +147,7 @@ func TestTLSBetweenRoles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer "+key)
+		req.Header.Set("Authorization", "Bearer "+r.key)
 		req.Header.Set("Content-Type", "application/json")
 		resp, err := mine.Do(req)
 		if err != nil {

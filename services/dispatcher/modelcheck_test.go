@@ -306,7 +306,7 @@ func (m *model) fate(p *publication, f *follower, tries []*sent, dls []event.Dea
 		complain(p, f.name, "was delivered %d times by dispatchers that went on", delivered)
 	case !ok && len(dls) == 0:
 		complain(p, f.name, "is lost")
-	case delivered > 0 && len(dls) > 0 && !slices.ContainsFunc(tries, (*sent).cutShort):
+	case delivered > 0 && len(dls) > 0 && !slices.ContainsFunc(tries, (*sent).cutShort) && !slices.ContainsFunc(dls, m.cutShort):
 		complain(p, f.name, "was delivered, and is a dead letter too")
 	case len(dls) > 1:
 		complain(p, f.name, "is a dead letter %d times", len(dls))
@@ -316,6 +316,14 @@ func (m *model) fate(p *publication, f *follower, tries []*sent, dls []event.Dea
 			complain(p, f.name, "is a dead letter (%s), but %s", dl.Reason, why)
 		}
 	}
+}
+
+// cutShort reports whether a dispatcher was killed in the time that settling a dead
+// letter may take: the delivery comes again, and may go well.
+func (m *model) cutShort(dl event.DeadLetter) bool {
+	return slices.ContainsFunc(m.killed, func(at time.Time) bool {
+		return !at.Before(dl.At) && at.Sub(dl.At) < 5*time.Second+m.journal.stalled.worst()
+	})
 }
 
 // unreasonable says why there should be no dead letter.
