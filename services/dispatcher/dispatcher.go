@@ -402,8 +402,13 @@ func (d *Dispatcher) attempt(running context.Context, t *target, ev *event.Event
 	}
 	if a.Outcome == event.Retry {
 		p := d.Catalog.Delivery(p, ev.Source, ev.Type)
-		delay := max(p.Schedule.Delay(dl.Attempt, rand.Float64), res.RetryAfter)
-		a.NextAt = time.Now().Add(delay)
+		delay := p.Schedule.Delay(dl.Attempt, rand.Float64)
+		if blocking {
+			// There is no last try that it could come to sooner, and nothing else in its
+			// lane shows that the endpoint is back.
+			delay = min(delay, d.cfg.ProbeInterval)
+		}
+		a.NextAt = time.Now().Add(max(delay, res.RetryAfter))
 		if !blocking && lastTry(dl, p, a.NextAt) {
 			a.Outcome, a.NextAt = event.Exhausted, time.Time{}
 		}

@@ -702,3 +702,25 @@ func TestRunWaitsForWhoIsolatesASubscription(t *testing.T) {
 	close(log.leave)
 	<-stopped
 }
+
+// The delivery at the head of a lane that is blocked is the one that can show that the
+// endpoint is back: it waits no longer than a probe, whatever the backoff.
+func TestABlockedLaneIsTriedAsOftenAsAProbe(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	e := newEndpoint(t)
+	r.catalog.put(t, `{"name":"slow","delivery":{"maxRetries":2,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"200s","max":"300s"}}}`)
+	r.subscribeTo(e, `{"name":"blocked","policy":"slow","ordered":true,"onExhausted":"BLOCK"}`)
+	e.answers(func(n int, w http.ResponseWriter) {
+		if n == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	p := r.parts()
+	r.run(p)
+	first, second := r.send(p, own("blocked")), r.send(p, own("blocked"))
+	eventually(t, "both are delivered", func() bool {
+		return r.delivered(p, first.ID, "blocked") == 1 && r.delivered(p, second.ID, "blocked") == 1
+	})
+	r.empty(p)
+}
