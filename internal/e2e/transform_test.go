@@ -58,6 +58,10 @@ func TestASubscriptionsProgramMakesWhatIsSent(t *testing.T) {
 		t.Errorf("sent %s by hand, want what the new program makes", got[len(got)-1].body)
 	}
 
+	if answer := p.must("POST", "/api/v1/subscriptions/erp:test", `{"data":{"lines":[1]}}`); !strings.Contains(answer, `"body":"[1]"`) || !strings.Contains(answer, `"Webhook-Signature"`) {
+		t.Errorf("a test event shows %s, want the request that was sent", answer)
+	}
+
 	// What a program makes can be seen before it is saved.
 	bin, err := binary()
 	if err != nil {

@@ -38,8 +38,9 @@ type Destination interface {
 
 // A Preparer is a [Destination] that can say beforehand what it sends.
 type Preparer interface {
-	// Prepare returns what Send would send. It connects to nothing.
-	Prepare(m *Message) Request
+	// Prepare returns what Send would send; its Target alone where Send would send
+	// nothing. It connects to nothing.
+	Prepare(ctx context.Context, m *Message) Request
 }
 
 // MaskedValue stands in a [Request] for a credential.

@@ -49,6 +49,8 @@ type transformed struct {
 	runner  *Runner
 }
 
+var _ destination.Preparer = (*transformed)(nil)
+
 // Send makes the data and sends it.
 func (t *transformed) Send(ctx context.Context, m *destination.Message) destination.Result {
 	data, err := t.runner.Apply(ctx, t.program, m.Event.ContentType(), m.Event.Data)
@@ -60,9 +62,28 @@ func (t *transformed) Send(ctx context.Context, m *destination.Message) destinat
 			Verdict: destination.Answered, Reason: Reason, ErrorClass: destination.ClassTransform, Err: errors.New("transform: " + err.Error()),
 		}
 	}
+	return t.Destination.Send(ctx, with(m, data))
+}
+
+// Prepare implements [destination.Preparer].
+func (t *transformed) Prepare(ctx context.Context, m *destination.Message) destination.Request {
+	nothing := destination.Request{Target: t.String()}
+	next, ok := t.Destination.(destination.Preparer)
+	if !ok {
+		return nothing
+	}
+	data, err := t.runner.Apply(ctx, t.program, m.Event.ContentType(), m.Event.Data)
+	if err != nil {
+		return nothing // Send says why
+	}
+	return next.Prepare(ctx, with(m, data))
+}
+
+// with returns a copy of m whose event has other data.
+func with(m *destination.Message, data []byte) *destination.Message {
 	made := *m
 	made.Event = remade(m.Event, data)
-	return t.Destination.Send(ctx, &made)
+	return &made
 }
 
 // remade returns a copy of e with other data. It is JSON, and no longer what the

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/posthornhq/posthorn/pkg/destination"
 	"github.com/posthornhq/posthorn/pkg/event"
 	"github.com/posthornhq/posthorn/pkg/transform"
@@ -112,6 +114,36 @@ func BenchmarkTransform(b *testing.B) {
 	for b.Loop() {
 		if _, err := p.Apply(b.Context(), "application/json", []byte(order)); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// shown is a sink that says beforehand what it sends.
+type shown struct{ sink }
+
+func (s *shown) Prepare(_ context.Context, m *destination.Message) destination.Request {
+	return destination.Request{Method: "PUT", Target: "shown", Body: m.Event.Data}
+}
+
+func TestWhatIsMadeIsShown(t *testing.T) {
+	t.Parallel()
+	r := transform.NewRunner()
+	m := &destination.Message{Event: &event.Event{Data: []byte(`{"id":1,"more":true}`)}}
+	for _, tt := range []struct {
+		what, program string
+		next          destination.Destination
+		want          destination.Request
+	}{
+		{"what is sent", `{id}`, new(shown), destination.Request{Method: "PUT", Target: "shown", Body: []byte(`{"id":1}`)}},
+		{"nothing is sent", `error("no")`, new(shown), destination.Request{Target: "sink"}},
+		{"a destination that cannot say", `{id}`, new(sink), destination.Request{Target: "sink"}},
+	} {
+		p, ok := r.Wrap(tt.next, compile(t, tt.program)).(destination.Preparer)
+		if !ok {
+			t.Fatalf("%s: it cannot be asked", tt.what)
+		}
+		if diff := cmp.Diff(tt.want, p.Prepare(t.Context(), m)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.what, diff)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (s subscriptionServer) test(ctx context.Context, req *posthornv1.TestSubscr
 	res := dest.Send(sendCtx, m)
 	s.log.InfoContext(ctx, "a test event was sent", "subscription", sub.Name, "who", caller(ctx), "event", ev.ID, "status", res.Status, "class", res.ErrorClass, "err", res.Err)
 	out := &posthornv1.TestSubscriptionResponse{
-		Ok: res.Verdict == destination.Accepted, Sent: sent(dest, m), Status: int32(res.Status), Response: validText(res.Response),
+		Ok: res.Verdict == destination.Accepted, Sent: sent(ctx, dest, m), Status: int32(res.Status), Response: validText(res.Response),
 		Latency: wire.Duration(res.Latency), ErrorClass: res.ErrorClass, Outcome: string(res.Outcome(p.Retryable)),
 	}
 	if res.Err != nil {
@@ -164,12 +164,12 @@ func concreteType(types []string) string {
 }
 
 // sent describes what was sent, as far as the destination can say.
-func sent(dest destination.Destination, m *destination.Message) *posthornv1.TestSubscriptionResponse_Sent {
+func sent(ctx context.Context, dest destination.Destination, m *destination.Message) *posthornv1.TestSubscriptionResponse_Sent {
 	p, ok := dest.(destination.Preparer)
 	if !ok {
 		return &posthornv1.TestSubscriptionResponse_Sent{Target: dest.String()}
 	}
-	r := p.Prepare(m)
+	r := p.Prepare(ctx, m)
 	out := &posthornv1.TestSubscriptionResponse_Sent{Method: r.Method, Target: r.Target, Body: validText(r.Body[:min(len(r.Body), maxShownBody)])}
 	for _, h := range r.Header {
 		out.Headers = append(out.Headers, &posthornv1.TestSubscriptionResponse_Sent_Header{Name: h.Name, Value: validText([]byte(h.Value))})

@@ -311,7 +311,7 @@ func TestWhatIsPreparedIsWhatIsSent(t *testing.T) {
 	a := open(t, newPool(t, Config{}), sub)
 	m := message("ev_1", "order.created")
 	m.Event.Tenant = "acme"
-	shown := a.Prepare(m)
+	shown := a.Prepare(t.Context(), m)
 	if r := send(t, a, m); r.Verdict != destination.Accepted {
 		t.Fatal(r.Err)
 	}

@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (a *AMQP) publishing(m *destination.Message) amqp091.Publishing {
 
 // Prepare implements [destination.Preparer]. What a message that comes back is known by
 // is no part of it, since it is given when the message goes.
-func (a *AMQP) Prepare(m *destination.Message) destination.Request {
+func (a *AMQP) Prepare(_ context.Context, m *destination.Message) destination.Request {
 	msg := a.publishing(m)
 	r := destination.Request{Method: "basic.publish", Target: a.to(a.routingKey(m.Event)), Body: msg.Body}
 	add := func(name, value string) {

@@ -191,7 +191,7 @@ func (s *Suite) check(t *testing.T, d destination.Destination, r *destination.Re
 	}
 	shown := map[string]string{"the result": fmt.Sprintf("%v %+v %s", r.Err, *r, r.Response), "the name": d.String()}
 	if p, ok := d.(destination.Preparer); ok {
-		req := p.Prepare(NewMessage())
+		req := p.Prepare(t.Context(), NewMessage())
 		if req.Method == "" || req.Target == "" || len(req.Header) == 0 || len(req.Body) == 0 {
 			t.Errorf("what is shown before is %+v, want method, target, headers and body", req)
 		}

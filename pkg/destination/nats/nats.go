@@ -155,7 +155,7 @@ func printable(text string) bool {
 }
 
 // Prepare implements [destination.Preparer].
-func (s *Subject) Prepare(m *destination.Message) destination.Request {
+func (s *Subject) Prepare(_ context.Context, m *destination.Message) destination.Request {
 	subject, err := s.subject(m.Event)
 	if err != nil {
 		subject = s.template

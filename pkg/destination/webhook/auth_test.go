@@ -362,7 +362,7 @@ func TestWhatIsPreparedIsWhatIsSent(t *testing.T) {
 				Url: srv.URL + "/hooks?hush", Format: format, Auth: auth, Headers: map[string]string{"X-Key": "hush"}, JwtSignature: &posthornv1.JwtSignature{},
 			})
 			m := newMessage(`{"a":1}`)
-			shown := w.Prepare(m)
+			shown := w.Prepare(t.Context(), m)
 			if r := send(t, w, m); r.Verdict != destination.Accepted {
 				t.Fatalf("%s: result is %+v, want accepted", name, r)
 			}

@@ -245,7 +245,7 @@ func (w *Webhook) String() string { return w.shown }
 
 // Prepare implements [destination.Preparer]. The permission that an endpoint may be
 // asked for before is no part of it.
-func (w *Webhook) Prepare(m *destination.Message) destination.Request {
+func (w *Webhook) Prepare(_ context.Context, m *destination.Message) destination.Request {
 	body := w.body(m)
 	header := w.header(m, body)
 	if w.tokens != nil {
