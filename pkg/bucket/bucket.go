@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/stream"
 )
 
 // A Codec turns values into bytes that a person can read, and back.
@@ -321,7 +322,8 @@ func (b *Bucket[T]) entry(e jetstream.KeyValueEntry) (Entry[T], error) {
 }
 
 func (b *Bucket[T]) failed(what, key string, err error) error {
-	return errs.Wrap(fmt.Errorf("bucket: %s %s%s: %w", what, b.prefix, key, err), errs.Unavailable, "the configuration store does not answer; try again later")
+	err = stream.BucketFailed(fmt.Errorf("bucket: %s %s%s: %w", what, b.prefix, key, err))
+	return errs.Wrap(err, errs.Unavailable, "the configuration store does not answer; try again later")
 }
 
 func wrongRevision(err error) bool {

@@ -16,6 +16,7 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/bucket"
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/stream/streamtest"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -191,6 +192,7 @@ func TestWithoutAConnectionTheStoreIsUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := bucket.New(kv, "item.", bucket.JSON[item]())
+	before := streamtest.Failures(t)["bucket"]
 	js.Conn().Close()
 	_, err = b.Get(t.Context(), "a")
 	wantKind(t, "get", err, errs.Unavailable)
@@ -200,6 +202,9 @@ func TestWithoutAConnectionTheStoreIsUnavailable(t *testing.T) {
 	wantKind(t, "list", err, errs.Unavailable)
 	err = b.Watch(t.Context(), func(bucket.Entry[item]) {}, func() {}, func(string, error) {})
 	wantKind(t, "watch", err, errs.Unavailable)
+	if after := streamtest.Failures(t)["bucket"]; after < before+4 {
+		t.Errorf("%v failures are counted, before %v, want 4 more", after, before)
+	}
 }
 
 func TestProtoIgnoresWhatANewerProcessWrote(t *testing.T) {

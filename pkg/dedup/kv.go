@@ -234,14 +234,16 @@ func (k *KV) publish(ctx context.Context, subject, value string, ttl time.Durati
 	if err != nil {
 		return 0, err
 	}
-	return parseAck(resp.Data)
+	rev, err := parseAck(resp.Data)
+	return rev, stream.ClaimFailed(err)
 }
 
 // request is one try.
 func (k *KV) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	return k.nc.RequestMsgWithContext(ctx, m)
+	resp, err := k.nc.RequestMsgWithContext(ctx, m)
+	return resp, stream.ClaimFailed(err)
 }
 
 // parseAck reads a PubAck. The common one, {"stream":"KV_dedup","seq":7}, is

@@ -13,6 +13,7 @@ import (
 	"github.com/posthornhq/posthorn/jetstream/topology"
 	"github.com/posthornhq/posthorn/pkg/dedup"
 	"github.com/posthornhq/posthorn/pkg/errs"
+	"github.com/posthornhq/posthorn/pkg/stream/streamtest"
 )
 
 // An operator reads claims with the tools of KV buckets.
@@ -187,6 +188,7 @@ func TestClaimInAFullBucketIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := dedup.NewKV(js)
+	before := streamtest.Failures(t)["claim"]
 	for range 100 {
 		if _, err = c.Claim(t.Context(), strings.Repeat("k", 150)+time.Now().String(), "ev_1", hour); err != nil {
 			break
@@ -194,6 +196,9 @@ func TestClaimInAFullBucketIsRefused(t *testing.T) {
 	}
 	if errs.KindOf(err) != errs.Full {
 		t.Errorf("claims in a bucket of 1 KiB end with %v, want an error of kind %s", err, errs.Full)
+	}
+	if after := streamtest.Failures(t)["claim"]; after <= before {
+		t.Errorf("%v failures are counted, before %v, want more", after, before)
 	}
 }
 

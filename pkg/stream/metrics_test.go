@@ -5,39 +5,20 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/posthornhq/posthorn/jetstream/jstest"
 	"github.com/posthornhq/posthorn/pkg/stream"
+	"github.com/posthornhq/posthorn/pkg/stream/streamtest"
 )
-
-func failures(t *testing.T) map[string]float64 {
-	t.Helper()
-	reg := prometheus.NewRegistry()
-	if err := reg.Register(stream.Failures()); err != nil {
-		t.Fatal(err)
-	}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			out[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
-		}
-	}
-	return out
-}
 
 // Not in parallel: the count is that of the process.
 func TestWhatJetStreamDoesNotDoIsCounted(t *testing.T) {
 	js := jstest.New(t)
 	create(t, js, jetstream.StreamConfig{MaxMsgs: 1, Discard: jetstream.DiscardNew})
 	p := publisher(t, js)
-	before := failures(t)
-	if len(before) != 3 {
-		t.Errorf("counted are %v, want publish, get and read from the beginning", before)
+	before := streamtest.Failures(t)
+	if len(before) != 5 {
+		t.Errorf("counted are %v, want publish, get, read, bucket and claim from the beginning", before)
 	}
 	if _, err := p.Publish(t.Context(), &nats.Msg{Subject: "s.a"}); err != nil {
 		t.Fatal(err)
@@ -45,7 +26,7 @@ func TestWhatJetStreamDoesNotDoIsCounted(t *testing.T) {
 	if _, err := stream.Get(t.Context(), js.Conn(), "S", 7); err == nil {
 		t.Error("a message that is not there was got")
 	}
-	if after := failures(t); after["publish"] != before["publish"] || after["get"] != before["get"] {
+	if after := streamtest.Failures(t); after["publish"] != before["publish"] || after["get"] != before["get"] {
 		t.Errorf("what went well is counted: %v, then %v", before, after)
 	}
 	if _, err := p.Publish(t.Context(), &nats.Msg{Subject: "s.b"}); err == nil {
@@ -54,7 +35,7 @@ func TestWhatJetStreamDoesNotDoIsCounted(t *testing.T) {
 	if _, err := stream.Get(t.Context(), js.Conn(), "T", 1); err == nil {
 		t.Error("a stream that is not there was read")
 	}
-	if after := failures(t); after["publish"] != before["publish"]+1 || after["get"] != before["get"]+1 {
+	if after := streamtest.Failures(t); after["publish"] != before["publish"]+1 || after["get"] != before["get"]+1 {
 		t.Errorf("counted are %v, before %v, want one publish and one get more", after, before)
 	}
 }

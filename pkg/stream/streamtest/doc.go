@@ -1,0 +1,2 @@
+// Package streamtest helps tests of what works with JetStream.
+package streamtest
