@@ -8,3 +8,5 @@ func (t *Tracer) Indexed() <-chan struct{} { return t.indexed }
 // when it last looked.
 func (t *Tracer) Rests() bool    { return t.index.Load().rests.Load() }
 func (t *Tracer) Behind() uint64 { return t.index.Load().events.behind() }
+
+const ChunkSize = chunkSize

@@ -127,7 +127,7 @@ func TestTheIndexAnswersWhatTheStreamsSay(t *testing.T) {
 	queries["between"] = trace.Query{From: page[200].Received, To: page[100].Received, Status: trace.Failed}
 	queries["in the future"] = trace.Query{From: time.Now().Add(time.Hour)}
 	for name, q := range queries {
-		for _, limit := range []int{23, 1000} {
+		for _, limit := range []int{71, 1000} {
 			q.Limit = limit
 			next := func(q *trace.Query, c string) { q.Cursor = c }
 			want := all(t, q, func(q trace.Query) ([]trace.Summary, string, error) { return r.tracer.List(t.Context(), q) }, next)
@@ -199,38 +199,61 @@ func TestBeyondTheIndexListsGoOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	with := r.indexedFor(trace.IndexConfig{Entries: 1}) // two chunks
-	const n = 18_000
+	const n = 16_500
+	// Two chunks end with the newest: the one before is beyond.
+	const first = n/trace.ChunkSize*trace.ChunkSize - trace.ChunkSize
 	pub, err := stream.New(r.js.Conn())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.flood(pub, n)
-	got := 0
-	q := trace.Query{Limit: 1000}
-	for {
-		page, cursor, err := with.List(t.Context(), q)
+	events, err := r.js.Stream(t.Context(), topology.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(seq uint64) time.Time {
+		t.Helper()
+		m, err := events.GetMsg(t.Context(), seq)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range page {
-			got++
-			want := trace.Delivered
-			if (e.Sequence-1)%10_000 == 9 {
-				want = trace.Failed
-			}
-			if e.Status != want {
-				t.Fatalf("event %d is %s, want %s", e.Sequence, e.Status, want)
-			}
-			if want := uint64(n - got + 1); e.Sequence != want {
-				t.Fatalf("event %d comes where %d was due", e.Sequence, want)
-			}
-		}
-		if q.Cursor = cursor; cursor == "" {
-			break
-		}
+		return m.Time
 	}
-	if got != n {
-		t.Errorf("listed %d events, want %d", got, n)
+	for _, span := range []struct {
+		what     string
+		from, to uint64 // to is the first one that is too new
+	}{
+		{"the newest", n - 500, n},
+		{"from the index to what is beyond", first - 300, first + 300},
+		{"the oldest", 1, 300},
+	} {
+		next := span.to
+		q := trace.Query{Limit: 250, From: at(span.from), To: at(span.to)}
+		for {
+			page, cursor, err := with.List(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range page {
+				next--
+				want := trace.Delivered
+				if (e.Sequence-1)%10_000 == 9 {
+					want = trace.Failed
+				}
+				if e.Status != want {
+					t.Fatalf("%s: event %d is %s, want %s", span.what, e.Sequence, e.Status, want)
+				}
+				if e.Sequence != next {
+					t.Fatalf("%s: event %d comes where %d was due", span.what, e.Sequence, next)
+				}
+			}
+			if q.Cursor = cursor; cursor == "" {
+				break
+			}
+		}
+		if next != span.from {
+			t.Errorf("%s: listed back to event %d, want %d", span.what, next, span.from)
+		}
 	}
 }
 
