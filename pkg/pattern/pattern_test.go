@@ -187,8 +187,8 @@ func TestManyHashesTakeNoExponentialTime(t *testing.T) {
 			t.Fatalf("pattern %q matches %q", p, typ)
 		}
 	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("100 matches took %v, want far less than 10s", took)
+	if took := time.Since(begin); took > time.Minute {
+		t.Errorf("100 matches took %v, want far less than a minute", took)
 	}
 }
 
