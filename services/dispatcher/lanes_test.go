@@ -40,7 +40,8 @@ func gone(_ queue.OwnState, there bool) bool { return !there }
 func TestAFailingEndpointHasALaneOfItsOwnAndOneProbeAtATime(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.catalog.put(t, `{"name":"patient","delivery":{"maxRetries":10,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"0.001s","max":"0.002s","jitter":0}}}`)
+	// Its tries must last until everybody knows that it fails.
+	r.catalog.put(t, `{"name":"patient","delivery":{"maxRetries":10,"timeout":"30s","retryOn":["5xx"],"backoff":{"initial":"0.4s","max":"0.4s","jitter":0}}}`)
 	dead := newEndpoint(t)
 	var down sync.Map
 	down.Store("down", true)
