@@ -199,8 +199,12 @@ func TestASubscriptionWithACapHoldsUpNobodyElse(t *testing.T) {
 	for range 30 {
 		r.send(p, to("one"), func(d *event.Delivery) { d.Policy = "long" })
 	}
+	var healthy []*event.Event
 	for range 10 {
-		r.attempts(p, r.send(p), 1)
+		healthy = append(healthy, r.send(p))
+	}
+	for _, ev := range healthy {
+		r.attempts(p, ev, 1)
 	}
 	end()
 	r.empty(p)
