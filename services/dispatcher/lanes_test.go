@@ -528,6 +528,21 @@ func TestAMoveThatWasBrokenOffIsOneDelivery(t *testing.T) {
 	}
 }
 
+// fill queues n events of each priority, in turns, each for the subscription of the
+// priority's name, which is the event's subject too.
+func (r *rig) fill(p *parts, n int, priorities []event.Priority) {
+	r.t.Helper()
+	for range n {
+		for _, prio := range priorities {
+			ev := &event.Event{ID: store.NewID(), Type: "a", Subject: prio.String(), Source: "shop", Context: "default", Data: []byte(`{}`), Received: time.Now()}
+			if _, err := r.store.Append(r.t.Context(), ev); err != nil {
+				r.t.Fatal(err)
+			}
+			r.enqueue(p, ev.ID, to(prio.String()), func(d *event.Delivery) { d.Priority = prio })
+		}
+	}
+}
+
 // The share of each priority, where all wait.
 func TestPrioritiesShareTheSlots(t *testing.T) {
 	t.Parallel()
@@ -546,15 +561,7 @@ func TestPrioritiesShareTheSlots(t *testing.T) {
 		<-time.After(10 * time.Millisecond)
 	})
 	p := r.parts()
-	for range 400 {
-		for _, prio := range event.Priorities() {
-			ev := &event.Event{ID: store.NewID(), Type: "a", Subject: prio.String(), Source: "shop", Context: "default", Data: []byte(`{}`), Received: time.Now()}
-			if _, err := r.store.Append(t.Context(), ev); err != nil {
-				t.Fatal(err)
-			}
-			r.enqueue(p, ev.ID, to(prio.String()), func(d *event.Delivery) { d.Priority = prio })
-		}
-	}
+	r.fill(p, 400, event.Priorities())
 	r.run(p)
 	r.empty(p)
 	mu.Lock()
@@ -636,15 +643,7 @@ func TestNoPriorityTakesMoreThanItsShare(t *testing.T) {
 		<-time.After(30 * time.Millisecond) // see above
 	})
 	p := r.parts()
-	for range 600 {
-		for _, prio := range []event.Priority{event.Normal, event.Low} {
-			ev := &event.Event{ID: store.NewID(), Type: "a", Subject: prio.String(), Source: "shop", Context: "default", Data: []byte(`{}`), Received: time.Now()}
-			if _, err := r.store.Append(t.Context(), ev); err != nil {
-				t.Fatal(err)
-			}
-			r.enqueue(p, ev.ID, to(prio.String()), func(d *event.Delivery) { d.Priority = prio })
-		}
-	}
+	r.fill(p, 600, []event.Priority{event.Normal, event.Low})
 	r.run(p)
 	r.empty(p)
 	mu.Lock()

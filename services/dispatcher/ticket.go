@@ -29,8 +29,6 @@ type ticket struct {
 	Round    int       `json:"n"`
 	Attempt  int       `json:"a"`
 	Sequence uint64    `json:"q"`
-	From     []uint64  `json:"m,omitempty"`
-	Revision uint64    `json:"k,omitempty"`
 	Place    uint64    `json:"l,omitempty"`
 	Queued   time.Time `json:"w"`
 	Received time.Time `json:"v"`
@@ -45,16 +43,16 @@ type ticket struct {
 func newTicket(lease *queue.Lease, ev *event.Event, own string, at, until time.Time) *ticket {
 	ref, dl := lease.Ref(), lease.Delivery()
 	return &ticket{
-		Reply: ref.Reply, Event: dl.Event, Type: ev.Type, Source: ev.Source, Round: dl.Round, Attempt: dl.Attempt, Sequence: dl.Sequence, From: dl.From,
-		Revision: dl.Revision, Place: dl.Place, Queued: dl.Queued, Received: ev.Received, Trace: ref.Trace, Own: own, At: at, Until: until, subscription: dl.Subscription,
+		Reply: ref.Reply, Event: dl.Event, Type: ev.Type, Source: ev.Source, Round: dl.Round, Attempt: dl.Attempt, Sequence: dl.Sequence,
+		Place: dl.Place, Queued: dl.Queued, Received: ev.Received, Trace: ref.Trace, Own: own, At: at, Until: until, subscription: dl.Subscription,
 	}
 }
 
 // ref returns the lease written down, as far as its end needs it.
 func (t *ticket) ref() queue.Ref {
 	return queue.Ref{Reply: t.Reply, Trace: t.Trace, Delivery: event.Delivery{
-		Event: t.Event, Subscription: t.subscription, Round: t.Round, Own: true, Revision: t.Revision, Place: t.Place,
-		Attempt: t.Attempt, From: t.From, Sequence: t.Sequence, Queued: t.Queued,
+		Event: t.Event, Subscription: t.subscription, Round: t.Round, Own: true, Place: t.Place,
+		Attempt: t.Attempt, Sequence: t.Sequence, Queued: t.Queued,
 	}}
 }
 

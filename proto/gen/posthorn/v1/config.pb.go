@@ -374,8 +374,9 @@ const (
 	Subscription_ON_EXHAUSTED_UNSPECIFIED Subscription_OnExhausted = 0
 	// It becomes a dead letter, and the next one is tried. The default.
 	Subscription_DEAD_LETTER Subscription_OnExhausted = 1
-	// It is tried until it succeeds, at least every dispatch.probe-interval; all behind
-	// it wait.
+	// It is tried until it succeeds; all behind it wait. Where it is sent, and not
+	// pulled, it is tried at least every dispatch.probe-interval, unless the endpoint
+	// asks for more.
 	Subscription_BLOCK Subscription_OnExhausted = 2
 )
 
