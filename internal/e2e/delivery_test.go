@@ -293,6 +293,10 @@ func TestABadEventIsRefusedWithItsPointer(t *testing.T) {
 	if status != http.StatusBadRequest || !strings.Contains(out, `"/id"`) || !strings.Contains(out, "problem:schema") {
 		t.Errorf("a bad event: %d %s, want a 400 problem that points to /id", status, out)
 	}
+	// Of what is wrong with all of it there is no pointer to show.
+	if _, out = p.api("POST", "/api/v1/events", `{"type":"order.created","source":"shop","data":{}}`); !strings.Contains(out, "version 1: missing property") {
+		t.Errorf("an event without an id is answered %s, want it in words", out)
+	}
 	if events := p.must("GET", "/api/v1/events", ""); strings.Contains(events, "order.created") {
 		t.Errorf("the refused event is listed: %s", events)
 	}

@@ -42,7 +42,7 @@ func (e *Error) Error() string {
 		if i == 0 {
 			sep = ": "
 		}
-		b.WriteString(sep + v.Field + ": " + v.Description)
+		b.WriteString(sep + v.String())
 	}
 	return b.String()
 }

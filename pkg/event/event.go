@@ -133,3 +133,12 @@ type Violation struct {
 	Field       string `json:"field"`
 	Description string `json:"description"`
 }
+
+// String returns the violation for people. The pointer of all of the data is empty, and
+// is left out.
+func (v Violation) String() string {
+	if v.Field == "" {
+		return v.Description
+	}
+	return v.Field + ": " + v.Description
+}

@@ -279,7 +279,11 @@ func (b *Broker) validate(ev *event.Event) error {
 }
 
 func describe(version int, wrong []event.Violation) string {
-	s := fmt.Sprintf("version %d: %s %s", version, wrong[0].Field, wrong[0].Description)
+	s := fmt.Sprintf("version %d: ", version)
+	if at := wrong[0].Field; at != "" { // else it is about all of the data
+		s += at + " "
+	}
+	s += wrong[0].Description
 	if more := len(wrong) - 1; more > 0 {
 		s += fmt.Sprintf(" (and %d more)", more)
 	}

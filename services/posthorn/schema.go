@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/posthornhq/posthorn/pkg/client"
+	"github.com/posthornhq/posthorn/pkg/event"
 	posthornv1 "github.com/posthornhq/posthorn/proto/gen/posthorn/v1"
 )
 
@@ -264,7 +265,8 @@ func (a *app) showVerdict(eventType string, got *posthornv1.ValidateEventForSche
 		default:
 			fmt.Fprintf(a.stdout, "not valid by version %d\n", got.GetVersion())
 			for _, v := range got.GetViolations() {
-				fmt.Fprintf(a.stdout, "  %s: %s\n", oneLine(v.GetField()), oneLine(v.GetDescription()))
+				at := event.Violation{Field: v.GetField(), Description: v.GetDescription()}
+				fmt.Fprintf(a.stdout, "  %s\n", oneLine(at.String()))
 			}
 		}
 	}
